@@ -1,0 +1,17 @@
+"""The registry: one line per learner and per imitation module."""
+
+from algorithms.base import ImitationModule, Learner
+from algorithms.behavioural_cloning import CloningOnly
+from algorithms.imitation.gail import GAIL
+from algorithms.imitation.none import NoImitation
+from algorithms.learners.sac import SAC
+
+LEARNERS: dict[str, type[Learner]] = {
+    "sac": SAC,
+}
+
+IMITATION_MODULES: dict[str, type[ImitationModule]] = {
+    "none": NoImitation,
+    "cloning": CloningOnly,
+    "gail": GAIL,
+}

@@ -1,0 +1,152 @@
+"""The two contracts that everything is built on: learners, and imitation modules.
+
+A learner sees rewards and knows nothing of imitation. An imitation module turns demonstrations into rewards and
+knows nothing of the learner beyond its policy. The loop (training/loop.py) joins them and names neither.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from conf.fields import Section, choice, ranged
+from memory.batch import Batch
+from memory.demonstrations import Demonstrations
+
+Metrics = dict[str, Tensor]  # `group/name` to a detached tensor [runs]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the parts of a run have in common."""
+
+    seeds: tuple[int, ...]
+    observation_size: int  # with the absorbing bit, where there is one
+    action_size: int
+    horizon: int | None  # steps after which an episode is cut, if it ever is
+    discount: float  # of the learner: potential-based shaping must use the same
+    absorbing: bool
+    device: torch.device
+    dtype: torch.dtype  # of matrix products; parameters are always float32
+
+
+@dataclass
+class TrainingConfig(Section):
+    """When and how the learner updates."""
+
+    start: int = ranged(1000, 0)  # environment steps before the first update
+    interval: int = ranged(1, 1)  # environment steps per update
+    batch_size: int = ranged(256, 2)
+    learning_rate: float = ranged(3e-4, 0, open_low=True)
+    weight_decay: float = ranged(0.0, 0)
+
+
+@dataclass
+class MemoryConfig(Section):
+    size: int = ranged(1_000_000, 1)  # transitions kept per run
+
+
+@dataclass
+class ImitationConfig(Section):
+    """Options of every imitation algorithm."""
+
+    trajectories: int = ranged(0, 0)  # demonstrations to use, from the first on; 0: all
+    subsample: int = ranged(1, 1)  # keep every n-th row of a trajectory
+    state_only: bool = False  # learn from observations alone
+    absorbing: bool = True  # go on in an absorbing state after a true termination
+    mix_expert_data: str = choice("none", "none", "mixed_batch", "prefill_memory")
+    bc_aux_loss: bool = False  # add a behavioural-cloning term to the policy's loss
+    bc_aux_weight: float = ranged(1.0, 0)
+    bc_aux_loss_function: str = choice("log_likelihood", "log_likelihood", "squared_error")
+
+
+class Policy(Protocol):
+    """What imitation modules may ask of a learner's policy."""
+
+    def log_prob(self, observations: Tensor, actions: Tensor) -> Tensor: ...
+
+    def greedy(self, observations: Tensor) -> Tensor: ...
+
+
+class Memory(Protocol):
+    """Where a learner keeps its experience."""
+
+    def add(self, transition: Batch) -> None: ...
+
+    def prefill(self, demonstrations: Batch) -> None: ...
+
+    def batches(self) -> Iterator[Batch]: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class Learner(nn.Module, ABC):
+    """A reinforcement learner: acts, stores, updates from batches that already carry rewards."""
+
+    on_policy: ClassVar[bool]
+    config_class: ClassVar[type[Section]]
+    policy: nn.Module
+
+    @abstractmethod
+    def make_memory(self, memory: MemoryConfig, steps: int, prefilled: int) -> Memory:
+        """Memory for a run of so many environment steps that starts with `prefilled` rows."""
+
+    @abstractmethod
+    def act(
+        self, observations: Float[Tensor, "runs envs observation"], greedy: bool = False
+    ) -> Float[Tensor, "runs envs action"]:
+        """Actions in [-1, 1]."""
+
+    @abstractmethod
+    def update(self, batch: Batch, expert_batch: Batch | None) -> Metrics:
+        """One update. `expert_batch` is given when the auxiliary behavioural-cloning loss is on."""
+
+
+class ImitationModule(nn.Module, ABC):
+    """Turns demonstrations into rewards."""
+
+    config_class: ClassVar[type[ImitationConfig]]
+    supports_on_policy: ClassVar[bool] = True
+    uses_demonstrations: ClassVar[bool] = True
+    provides_rewards: ClassVar[bool] = True  # False: there is nothing for a learner to train on
+    pretraining_iterations: int = 0
+    config: ImitationConfig
+
+    def prepare(self, demonstrations: Demonstrations) -> None:
+        """Look at all demonstrations once, before anything is trained."""
+
+    def pretrain(self, expert_batch: Batch) -> Metrics:
+        """One of the `pretraining_iterations` updates before the learner starts."""
+        raise NotImplementedError(f"{type(self).__name__} sets pretraining_iterations but has no pretrain")
+
+    def annotate(self, transition: Batch) -> Batch:
+        """See each transition as it is collected. The true reward stops here: it becomes NaN."""
+        return transition.with_rewards(torch.full_like(transition.rewards, torch.nan))
+
+    def update(self, batch: Batch, expert_batch: Batch, policy: Policy) -> Metrics:
+        """Train the module's own networks, if it has any."""
+        return {}
+
+    def mix(self, batch: Batch, expert_batch: Batch) -> Batch:
+        """What the learner will train on: its own rows, or half of them from the demonstrations."""
+        if self.config.mix_expert_data == "mixed_batch":
+            return batch.half_and_half(expert_batch)
+        return batch
+
+    @abstractmethod
+    def relabel(self, batch: Batch, expert_batch: Batch, policy: Policy) -> Batch:
+        """The same batch with rewards. Pure: inputs and state stay as they are."""
+
+    def diagnose(self, batch: Batch, expert_batch: Batch, policy: Policy) -> Metrics:
+        """How the module sees rows it was not trained on: fresh evaluation episodes and held-out demonstrations."""
+        return {}
+
+    def warning(self, metrics: Metrics) -> str | None:
+        """What is going wrong, judging by `diagnose`, and what would help."""
+        return None

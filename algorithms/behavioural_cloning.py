@@ -1,0 +1,77 @@
+"""Behavioural cloning (Pomerleau 1991): supervised learning of the demonstrations' actions."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from algorithms.base import ImitationConfig, ImitationModule, Metrics, Policy
+from conf.fields import Section, choice, ranged
+from memory.batch import Batch
+
+
+@dataclass
+class BCPretrainingConfig(Section):
+    """Behavioural cloning before the learner starts (or alone, with algorithm=BC)."""
+
+    iterations: int = ranged(0, 0)
+    learning_rate: float = ranged(2.5e-4, 0, open_low=True)
+    weight_decay: float = ranged(0.0, 0)
+    loss_function: str = choice("log_likelihood", "log_likelihood", "squared_error")
+
+
+def cloning_loss(policy: nn.Module, expert_batch: Batch, loss_function: str) -> Float[Tensor, " runs"]:
+    """mean w (-log pi(a|s)), or mean w |tanh(mu(s)) - a|^2 averaged over action dimensions.
+
+    Rows in the absorbing state are left out: no action matters there, and the density of its one fixed action
+    can be raised without bound, which would drown everything else.
+    """
+    weights = expert_batch.weights * (1 - expert_batch.absorbing)
+    if loss_function == "log_likelihood":
+        loss = -policy.log_prob(expert_batch.observations, expert_batch.actions)
+    else:
+        loss = (policy.greedy(expert_batch.observations) - expert_batch.actions).square().mean(-1)
+    return (weights * loss).mean(-1)
+
+
+class BehaviouralCloning:
+    """Trains a policy on demonstrations with an optimiser of its own."""
+
+    def __init__(self, policy: nn.Module, config: BCPretrainingConfig) -> None:
+        self.policy, self.config = policy, config
+        self.optimiser = torch.optim.AdamW(
+            policy.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
+
+    def update(self, expert_batch: Batch) -> Metrics:
+        loss = cloning_loss(self.policy, expert_batch, self.config.loss_function)
+        self.optimiser.zero_grad()
+        loss.sum().backward()
+        self.optimiser.step()
+        return {"bc/loss": loss.detach()}
+
+    def state_dict(self) -> dict[str, object]:
+        return {"optimiser": self.optimiser.state_dict()}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        self.optimiser.load_state_dict(state["optimiser"])  # type: ignore[arg-type]
+
+
+@dataclass
+class CloningOnlyConfig(ImitationConfig):
+    """Options of algorithm=BC."""
+
+
+class CloningOnly(ImitationModule):
+    """The imitation module of algorithm=BC: all learning happens in pretraining, no reward exists afterwards."""
+
+    config_class = CloningOnlyConfig
+    provides_rewards = False
+
+    def __init__(self, config: CloningOnlyConfig, context: object) -> None:
+        super().__init__()
+        self.config = config
+
+    def relabel(self, batch: Batch, expert_batch: Batch, policy: Policy) -> Batch:
+        raise RuntimeError("behavioural cloning provides no rewards")

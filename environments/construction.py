@@ -1,0 +1,123 @@
+"""Making one environment: by name or Gymnasium id, checked, and able to go back to where it was."""
+
+import warnings
+from dataclasses import dataclass
+from typing import Any, SupportsFloat
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.spaces import Box
+
+from conf.errors import UserError
+from conf.fields import Section, choice, ranged
+
+
+@dataclass
+class EnvironmentConfig(Section):
+    """Where the agent acts. `conf/env/*.yaml` holds the named ones."""
+
+    name: str = "custom"
+    id: str = "Hopper-v4"  # any Gymnasium id with continuous observations and actions
+    version: str | None = None  # v4 or v5, for the MuJoCo environments
+    num_envs: int = ranged(1, 1)  # environments per run, stepped together
+    backend: str = choice("gymnasium", "gymnasium", "envpool")
+    demonstrations: str | None = None  # a D4RL HDF5 file; null: the bundled set
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.version is not None and not self.id.endswith(f"-{self.version}"):
+            raise UserError(f"env.version={self.version} does not apply to {self.id}: leave it out")
+
+
+@dataclass(frozen=True)
+class Spaces:
+    """Sizes and limits of an environment."""
+
+    observation_size: int
+    action_size: int
+    action_low: np.ndarray
+    action_high: np.ndarray
+    horizon: int | None  # its time limit in steps
+
+    def to_environment(self, actions: np.ndarray) -> np.ndarray:
+        """Actions of a learner, [-1, 1], in the environment's units; anything outside is clipped."""
+        share = (np.clip(actions, -1.0, 1.0) + 1.0) / 2.0
+        return (self.action_low + share * (self.action_high - self.action_low)).astype(np.float32)
+
+    def from_environment(self, actions: np.ndarray) -> np.ndarray:
+        """Actions in the environment's units as a learner's, [-1, 1]."""
+        share = (actions - self.action_low) / (self.action_high - self.action_low)
+        return np.clip(2.0 * share - 1.0, -1.0, 1.0).astype(np.float32)
+
+
+class ResumableEnvironment(gymnasium.Wrapper):
+    """Remembers how the present episode came about, so that a fresh copy can be brought to the same point.
+
+    The random state before the episode's reset and the actions since then determine any deterministic simulator,
+    whatever it keeps inside; replaying them is exact and needs nothing of the simulator's own.
+    """
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        super().__init__(env)
+        self._seed: int | None = None
+        self._generator_state: dict[str, Any] | None = None
+        self._actions: list[np.ndarray] = []
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        self._seed = seed
+        self._generator_state = None if seed is not None else self.unwrapped.np_random.bit_generator.state
+        self._actions = []
+        return self.env.reset(seed=seed, options=options)
+
+    def step(self, action: np.ndarray) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        self._actions.append(np.array(action))
+        return self.env.step(action)
+
+    def state_dict(self) -> dict[str, Any]:
+        actions = torch.from_numpy(np.stack(self._actions)) if self._actions else None
+        return {"seed": self._seed, "generator": self._generator_state, "actions": actions}
+
+    def restore(self, state: dict[str, Any]) -> np.ndarray:
+        """Go back to the saved point of the saved episode; returns its observation."""
+        if state["generator"] is not None:
+            self.unwrapped.np_random.bit_generator.state = state["generator"]
+        observation, _ = self.reset(seed=state["seed"])
+        self._generator_state = state["generator"]
+        for action in [] if state["actions"] is None else state["actions"].numpy():
+            observation = self.step(action)[0]
+        return observation
+
+
+def make_environment(environment_id: str, render_mode: str | None = None) -> ResumableEnvironment:
+    """One environment, with its time limit.
+
+    Raises:
+        UserError: there is no such environment, or something that it needs is not installed.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # v4 is chosen on purpose: D4RL's data fits it
+            env = gymnasium.make(environment_id, render_mode=render_mode, disable_env_checker=True)
+    except (gymnasium.error.Error, ModuleNotFoundError) as error:
+        raise UserError(f"env.id={environment_id}: {' '.join(str(error).split())}") from error
+    return ResumableEnvironment(env)
+
+
+def spaces_of(environment_id: str) -> Spaces:
+    """Sizes and limits of an environment with continuous observations and bounded continuous actions.
+
+    Raises:
+        UserError: the environment does not exist, or is not of that kind.
+    """
+    env = make_environment(environment_id)
+    observations, actions = env.observation_space, env.action_space
+    horizon = env.spec.max_episode_steps if env.spec else None
+    env.close()
+    if not isinstance(observations, Box) or len(observations.shape) != 1:
+        raise UserError(f"env.id={environment_id} has observations {observations}: expected a vector of numbers")
+    if not isinstance(actions, Box) or len(actions.shape) != 1:
+        raise UserError(f"env.id={environment_id} has actions {actions}: expected a continuous vector")
+    if not (np.isfinite(actions.low).all() and np.isfinite(actions.high).all()):
+        raise UserError(f"env.id={environment_id} has unbounded actions: expected finite limits")
+    return Spaces(observations.shape[0], actions.shape[0], actions.low, actions.high, horizon)

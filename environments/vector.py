@@ -1,0 +1,124 @@
+"""Environments side by side for training.
+
+Termination and time limit are never merged, and a reset never hides the last observation of an episode:
+environments do not reset themselves, they are reset here after the transition is complete.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from jaxtyping import Float
+from torch import Tensor
+
+from environments.construction import EnvironmentConfig, Spaces, make_environment
+from memory.absorbing import append_bit
+from memory.batch import Batch
+from models.streams import stream_seed
+
+
+def reset_seeds(seeds: Sequence[int], count: int, purpose: str) -> list[int]:
+    """`count` seeds for each run's environments, run by run, within the 31 bits that every simulator accepts."""
+    return [stream_seed(seed, f"{purpose}/{index}") % 2**31 for seed in seeds for index in range(count)]
+
+
+class VectorEnvironment:
+    """`num_envs` environments for each run. `observations` is [runs, num_envs, observation]."""
+
+    observations: Float[Tensor, "runs envs observation"]
+
+    def __init__(self, config: EnvironmentConfig, spaces: Spaces, seeds: Sequence[int], absorbing: bool) -> None:
+        self.spaces, self.absorbing = spaces, absorbing
+        self.shape = (len(seeds), config.num_envs)
+        self.steps = 0  # of each run
+        self.backend = _make_backend(config, reset_seeds(seeds, config.num_envs, "environment"))
+        self.observations = self._observe(self.backend.observations)
+
+    def step(self, actions: Float[Tensor, "runs envs action"]) -> Batch:
+        """The transition of one step in every environment, [runs, num_envs], with the true reward, on the CPU."""
+        observations = self.observations
+        actions = actions.cpu()
+        scaled = self.spaces.to_environment(actions.numpy().reshape(-1, self.spaces.action_size))
+        successors, rewards, terminated, truncated = self.backend.step(scaled)
+        next_observations = self._observe(successors)
+        flags = (self._tensor(terminated), self._tensor(truncated))
+        self.observations = (
+            self._observe(self.backend.observations) if any(terminated | truncated) else next_observations
+        )
+        zeros = torch.zeros(self.shape)
+        self.steps += self.shape[1]
+        return Batch(
+            observations=observations,
+            actions=actions,
+            rewards=self._tensor(rewards),
+            next_observations=next_observations,
+            terminated=flags[0],
+            truncated=flags[1],
+            weights=torch.ones(self.shape),
+            collected_at=torch.full(self.shape, float(self.steps)),
+            absorbing=zeros,
+            next_absorbing=zeros,
+        )
+
+    def _tensor(self, values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values.astype(np.float32)).view(self.shape)
+
+    def _observe(self, observations: np.ndarray) -> Tensor:
+        tensor = torch.from_numpy(observations.astype(np.float32)).view(*self.shape, -1)
+        return append_bit(tensor) if self.absorbing else tensor
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": self.steps, "backend": self.backend.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.steps = state["steps"]
+        self.backend.load_state_dict(state["backend"])
+        self.observations = self._observe(self.backend.observations)
+
+    def close(self) -> None:
+        self.backend.close()
+
+
+class GymnasiumBackend:
+    """Gymnasium's vector environment, reset by hand."""
+
+    def __init__(self, environment_id: str, seeds: list[int]) -> None:
+        self.envs = SyncVectorEnv(
+            [partial(make_environment, environment_id) for _ in seeds],
+            copy=False,
+            autoreset_mode=AutoresetMode.DISABLED,
+        )
+        self.observations: np.ndarray = self.envs.reset(seed=seeds)[0]
+
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """True successors, rewards, terminated, truncated. Afterwards `observations` holds where each one goes on."""
+        successors, rewards, terminated, truncated, _ = self.envs.step(actions)
+        ends = terminated | truncated
+        if ends.any():
+            successors = successors.copy()
+            terminated, truncated = terminated.copy(), truncated.copy()
+            self.observations = self.envs.reset(options={"reset_mask": ends})[0]
+        else:
+            self.observations = successors
+        return successors, rewards, terminated, truncated
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        return [env.state_dict() for env in self.envs.envs]  # type: ignore[attr-defined]
+
+    def load_state_dict(self, state: list[dict[str, Any]]) -> None:
+        restored = [env.restore(saved) for env, saved in zip(self.envs.envs, state, strict=True)]  # type: ignore[attr-defined]
+        self.observations = np.stack(restored)
+
+    def close(self) -> None:
+        self.envs.close()
+
+
+def _make_backend(config: EnvironmentConfig, seeds: list[int]) -> Any:
+    if config.backend == "envpool":
+        from environments.envpool import EnvPoolBackend  # an optional extra
+
+        return EnvPoolBackend(config.id, seeds)
+    return GymnasiumBackend(config.id, seeds)

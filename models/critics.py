@@ -1,0 +1,29 @@
+"""Action-value functions."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from models.mlp import MLP, MLPConfig
+from models.streams import Streams
+
+
+class TwinCritic(nn.Module):
+    """Two independent action-value functions a run, as one network with a leading axis of 2."""
+
+    def __init__(
+        self,
+        observation_size: int,
+        action_size: int,
+        config: MLPConfig,
+        streams: Streams,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        members = (2, len(streams.generators))
+        self.network = MLP(members, observation_size + action_size, 1, config, streams, dtype)
+
+    def forward(
+        self, observations: Float[Tensor, "runs batch observation"], actions: Float[Tensor, "runs batch action"]
+    ) -> Float[Tensor, "2 runs batch"]:
+        return self.network(torch.cat([observations, actions], -1)).squeeze(-1)

@@ -1,0 +1,139 @@
+"""Multi-layer perceptrons with a run axis: every layer holds the weights of all runs and applies them at once."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from conf.fields import Section, choice, ranged
+from models.streams import Streams
+
+GAINS = {"relu": 2**0.5, "tanh": 5 / 3}
+
+
+@dataclass
+class MLPConfig(Section):
+    """Shape of a network: `depth` hidden layers of `hidden_size` units."""
+
+    hidden_size: int = ranged(256, 1)
+    depth: int = ranged(2, 1)
+    activation: str = choice("relu", "relu", "tanh")
+    input_dropout: float = ranged(0.0, 0, 0.99)  # applied to the input of the first layer
+    dropout: float = ranged(0.0, 0, 0.99)  # applied between each hidden layer and its activation
+    layer_norm: bool = False  # normalise each hidden layer before its activation
+
+
+class RunLinear(nn.Module):
+    """A linear layer per member, as one batched product. Optionally divided by its largest singular value.
+
+    `members` is (runs,) or (ensemble, runs); weights are [*members, in, out], orthogonal, each run from its stream.
+    Spectral normalisation follows Miyato et al. (2018): one power iteration a forward pass in training mode,
+    none in evaluation mode, with vectors of each member's own.
+    """
+
+    u: Tensor
+    v: Tensor
+
+    def __init__(
+        self,
+        members: tuple[int, ...],
+        inputs: int,
+        outputs: int,
+        streams: Streams,
+        gain: float = 1.0,
+        spectral_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(*members, inputs, outputs, device=streams.device))
+        self.bias = nn.Parameter(torch.zeros(*members, 1, outputs, device=streams.device))
+        self.spectral_norm = spectral_norm
+        for run, generator in enumerate(streams.generators):
+            weights = self.weight.data[..., run, :, :].view(-1, inputs, outputs)
+            for weight in weights:
+                nn.init.orthogonal_(weight, gain, generator=generator)
+        if spectral_norm:
+            u = streams.normal(*members[:-1], inputs, 1).movedim(0, -3).reshape(-1, inputs, 1)
+            self.register_buffer("u", F.normalize(u, dim=1))
+            self.register_buffer("v", F.normalize(self.weight.data.view(-1, inputs, outputs).mT @ self.u, dim=1))
+            for _ in range(15):  # so that the first estimate is near the truth, as in torch.nn.utils
+                self._power_iteration(self.weight.data.view(-1, inputs, outputs))
+
+    def forward(self, inputs: Float[Tensor, "members batch in"], dtype: torch.dtype) -> Tensor:
+        weight = self.weight.view(-1, *self.weight.shape[-2:])
+        if self.spectral_norm:
+            if self.training:
+                self._power_iteration(weight.detach())
+            weight = weight / (self.u.mT @ weight @ self.v)
+        bias = self.bias.view(-1, 1, self.bias.shape[-1])
+        return torch.baddbmm(bias.to(dtype), inputs.to(dtype), weight.to(dtype))
+
+    @torch.no_grad()
+    def _power_iteration(self, weight: Float[Tensor, "members in out"]) -> None:
+        # New tensors, since an earlier graph may still need the old ones.
+        self.u = F.normalize(weight @ self.v, dim=1)
+        self.v = F.normalize(weight.mT @ self.u, dim=1)
+
+
+class MLP(nn.Module):
+    """[runs, batch, inputs] to [*members, batch, outputs]; an ensemble sees the same input in every member.
+
+    Matrix products run in `dtype` (parameters stay float32); the output is float32. Dropout masks come from
+    `streams`, which the owner of the network checkpoints.
+    """
+
+    def __init__(
+        self,
+        members: tuple[int, ...],
+        inputs: int,
+        outputs: int,
+        config: MLPConfig,
+        streams: Streams,
+        dtype: torch.dtype = torch.float32,
+        spectral_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        self.members, self.config, self.streams, self.dtype = members, config, streams, dtype
+        sizes = [inputs] + [config.hidden_size] * config.depth
+        gain = GAINS[config.activation]
+        self.hidden = nn.ModuleList(
+            RunLinear(members, i, o, streams, gain, spectral_norm) for i, o in zip(sizes, sizes[1:], strict=False)
+        )
+        self.final = RunLinear(members, sizes[-1], outputs, streams, 1.0, spectral_norm)
+        self.norms = nn.ModuleList(
+            RunLayerNorm(members, size, streams.device) for size in (sizes[1:] if config.layer_norm else [])
+        )
+        self.activation = torch.relu_ if config.activation == "relu" else torch.tanh
+
+    def forward(self, inputs: Float[Tensor, "runs batch in"]) -> Float[Tensor, "*members batch out"]:
+        x = inputs.expand(*self.members, *inputs.shape[-2:]).reshape(-1, *inputs.shape[-2:])
+        x = self._dropout(x, self.config.input_dropout)
+        for index, layer in enumerate(self.hidden):
+            x = layer(x, self.dtype)
+            if self.norms:
+                x = self.norms[index](x)
+            x = self.activation(self._dropout(x, self.config.dropout))
+        x = self.final(x, self.dtype)
+        return x.view(*self.members, *x.shape[-2:]).float()
+
+    def _dropout(self, x: Float[Tensor, "members batch feature"], probability: float) -> Tensor:
+        if not self.training or probability == 0:
+            return x
+        noise = self.streams.uniform(*self.members[:-1], *x.shape[-2:])  # [runs, (ensemble), batch, feature]
+        keep = (noise >= probability).movedim(0, -3).reshape(x.shape)
+        return x * keep.to(x.dtype) / (1 - probability)
+
+
+class RunLayerNorm(nn.Module):
+    """Layer normalisation (Ba et al. 2016) with a scale and shift of each member's own."""
+
+    def __init__(self, members: tuple[int, ...], size: int, device: torch.device) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(*members, 1, size, device=device))
+        self.shift = nn.Parameter(torch.zeros(*members, 1, size, device=device))
+
+    def forward(self, x: Float[Tensor, "members batch feature"]) -> Tensor:
+        normal = F.layer_norm(x, x.shape[-1:])
+        scale, shift = (p.view(-1, 1, x.shape[-1]).to(x.dtype) for p in (self.scale, self.shift))
+        return torch.addcmul(shift, normal, scale)

@@ -1,0 +1,132 @@
+"""From a configuration to the parts of a run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from algorithms.base import Context, ImitationModule, Learner
+from algorithms.behavioural_cloning import BehaviouralCloning
+from conf.errors import UserError
+from environments.construction import Spaces, spaces_of
+from environments.d4rl import read_d4rl
+from environments.vector import VectorEnvironment
+from memory.demonstrations import Demonstrations
+from training.config import Config, imitation_class, learner_class
+from training.phases import CloningPhase, ImitationPretraining, Interaction, Phase
+
+BUNDLED = Path(__file__).resolve().parents[1] / "environments" / "demonstrations"
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything that a run consists of."""
+
+    spaces: Spaces
+    context: Context
+    learner: Learner
+    imitation: ImitationModule
+    demonstrations: Demonstrations | None
+    phases: list[Phase]
+
+    @property
+    def demonstration_return(self) -> float | None:
+        """Mean return of the demonstrations that are used; None where they carry no rewards, or there are none."""
+        return self.demonstrations.mean_return if self.demonstrations else None
+
+
+def build(config: Config) -> Parts:
+    """Make everything that the configuration asks for. Nothing is written and nothing trained.
+
+    Raises:
+        UserError: an environment, a device or a demonstration file is not what the run needs.
+    """
+    spaces = spaces_of(config.env.id)
+    imitation_options = config.imitation
+    context = Context(
+        seeds=config.seeds,
+        observation_size=spaces.observation_size + int(imitation_options.absorbing),
+        action_size=spaces.action_size,
+        horizon=spaces.horizon,
+        discount=config.reinforcement.discount,
+        absorbing=imitation_options.absorbing,
+        device=torch.device(config.device),
+        dtype=DTYPES[config.precision],
+    )
+    demonstrations = load_demonstrations(config, spaces) if needs_demonstrations(config) else None
+    learner = learner_class(config)(config.reinforcement, config.training, imitation_options, context)
+    imitation = imitation_class(config)(imitation_options, context)
+    if demonstrations:
+        imitation.prepare(demonstrations)
+    phases: list[Phase] = []
+    if demonstrations and config.bc_pretraining.iterations:
+        cloning = BehaviouralCloning(learner.policy, config.bc_pretraining)
+        iterations, batch_size = config.bc_pretraining.iterations, config.training.batch_size
+        phases.append(CloningPhase(cloning, demonstrations, iterations, batch_size))
+    if demonstrations and imitation.pretraining_iterations:
+        phases.append(ImitationPretraining(imitation, demonstrations, config.training.batch_size))
+    if config.steps:
+        phases.append(_interaction(config, spaces, learner, imitation, demonstrations))
+    return Parts(spaces, context, learner, imitation, demonstrations, phases)
+
+
+def _interaction(
+    config: Config,
+    spaces: Spaces,
+    learner: Learner,
+    imitation: ImitationModule,
+    demonstrations: Demonstrations | None,
+) -> Interaction:
+    prefill = demonstrations.rows() if demonstrations and config.imitation.mix_expert_data == "prefill_memory" else None
+    memory = learner.make_memory(config.memory, config.steps, prefill.shape[1] if prefill else 0)
+    if prefill:
+        memory.prefill(prefill)
+    envs = VectorEnvironment(config.env, spaces, config.seeds, config.imitation.absorbing)
+    return Interaction(envs, learner, imitation, memory, demonstrations, config.steps)
+
+
+def needs_demonstrations(config: Config) -> bool:
+    return (
+        imitation_class(config).uses_demonstrations
+        or config.bc_pretraining.iterations > 0
+        or config.imitation.bc_aux_loss
+    )
+
+
+def demonstrations_path(config: Config) -> Path:
+    """The file that was asked for, or the bundled one of the environment.
+
+    Raises:
+        UserError: there is no bundled set.
+    """
+    if config.env.demonstrations is not None:
+        return Path(config.env.demonstrations)
+    path = BUNDLED / f"{config.env.name}.hdf5"
+    if not path.is_file():
+        bundled = ", ".join(sorted(p.stem for p in BUNDLED.glob("*.hdf5")))
+        raise UserError(
+            f"env.demonstrations: there is no bundled set for env={config.env.name} (bundled: {bundled}); "
+            "name a D4RL HDF5 file with env.demonstrations=<path>"
+        )
+    return path
+
+
+def load_demonstrations(config: Config, spaces: Spaces) -> Demonstrations:
+    path = demonstrations_path(config)
+    demonstrations = Demonstrations(
+        read_d4rl(path),
+        limit=config.imitation.trajectories,
+        subsample=config.imitation.subsample,
+        absorbing=config.imitation.absorbing,
+        seeds=config.seeds,
+        device=torch.device(config.device),
+        observation_size=spaces.observation_size,
+        action_low=spaces.action_low,
+        action_high=spaces.action_high,
+    )
+    if demonstrations.state_only and not config.imitation.state_only:
+        raise UserError(
+            f"env.demonstrations={path} holds no actions: set imitation.state_only=true, or give a file with actions"
+        )
+    return demonstrations

@@ -1,0 +1,44 @@
+"""Checkpoints: one file with everything that is needed to continue exactly."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from conf.errors import UserError
+
+FORMAT = 1  # raised whenever older checkpoints can no longer be read
+
+
+def save(path: Path, content: dict[str, Any]) -> None:
+    """Write to a temporary file, flush it to the disk, and rename: a crash or a full disk keeps the previous one."""
+    temporary = path.with_name(path.name + ".part")
+    try:
+        with temporary.open("wb") as file:
+            torch.save({"format": FORMAT, **content}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Read a checkpoint or a policy without running anything that it contains.
+
+    Raises:
+        UserError: the file is missing, damaged, or of another format.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no {path.name} in {path.parent}: expected a file that a run has written")
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # torch.load raises many kinds for a damaged file
+        raise UserError(f"{path} is damaged or not a checkpoint ({type(error).__name__})") from error
+    if not isinstance(content, dict) or "format" not in content:
+        raise UserError(f"{path} is not a checkpoint of this program")
+    if content["format"] != FORMAT:
+        raise UserError(f"{path} has format {content['format']}: this version reads format {FORMAT}")
+    return content

@@ -1,0 +1,223 @@
+"""The loop around a run's phases: evaluate, log, checkpoint, stop, and continue exactly where it stopped."""
+
+import dataclasses
+import math
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from algorithms.base import Metrics
+from environments.reference_scores import reference_scores
+from environments.trajectories import Trajectory
+from training import checkpoint
+from training.build import Parts
+from training.config import Config
+from training.diagnosis import diagnose
+from training.evaluation import Evaluator
+from training.folder import Status
+from training.phases import Phase
+from training.records import Records
+
+
+class Interrupted(Exception):
+    """SIGTERM or Ctrl-C came; a checkpoint has been written."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal.Signals(signal_number).name)
+        self.exit_status = 128 + signal_number
+
+
+class TrainingError(Exception):
+    """Training went wrong by itself, and the last good state is kept."""
+
+
+class Loop:
+    """Runs the phases of a run one after another, inside its folder."""
+
+    def __init__(self, config: Config, parts: Parts, folder: Path, resumed: dict[str, Any] | None = None) -> None:
+        self.config, self.parts, self.folder = config, parts, folder
+        self.phase_index, self.step = 0, 0
+        self.seconds_before, self.started = 0.0, time.perf_counter()
+        self.status = Status(folder, config.device)
+        self.records = Records(folder, config, resumed["records"] if resumed else None)
+        self.references = reference_scores(config.env.id)
+        self.evaluator = Evaluator(
+            config.env.id,
+            parts.spaces,
+            config.seeds,
+            config.evaluation.episodes,
+            config.imitation.absorbing,
+            config.device,
+        )
+        self.episodes: list[list[Trajectory]] = []
+        self.best_returns = [-math.inf] * config.runs
+        self.best_policy: dict[str, Tensor] = {}
+        self.warned = False
+        self.signal_number = 0
+        if resumed:
+            self._load(resumed)
+
+    def run(self) -> None:
+        """Run to the end.
+
+        Raises:
+            Interrupted: a signal came, and a checkpoint was written.
+            TrainingError: a loss or parameter is no longer finite; the last checkpoint is kept.
+        """
+        self.status.update(state="running", error=None)
+        with self._signals():
+            for index in range(self.phase_index, len(self.parts.phases)):
+                if index > self.phase_index:
+                    self.phase_index, self.step = index, 0
+                self._run_phase(self.parts.phases[index])
+        self.save_checkpoint()
+
+    def _run_phase(self, phase: Phase) -> None:
+        with self._progress(phase) as bar:
+            while self.step < phase.length:
+                metrics = phase.advance()
+                self.step += phase.stride
+                bar.update(phase.stride)
+                self._after_step(phase, metrics, bar)
+
+    def _after_step(self, phase: Phase, metrics: Metrics, bar: Any) -> None:
+        config, last = self.config, self.step >= phase.length
+        if self._due(config.logging.interval, phase) or last:
+            self._check_finite(metrics)
+            self.records.metrics(phase.name, self.step, metrics)
+        if phase.evaluates and (self._due(config.evaluation.interval, phase) or last):
+            self._check_finite(metrics)
+            bar.set_postfix_str(self._evaluate(phase))
+        if self.signal_number:
+            self.save_checkpoint()
+            raise Interrupted(self.signal_number)
+        if config.checkpoint.interval and self._due(config.checkpoint.interval, phase):
+            self._check_finite(metrics)
+            self.save_checkpoint()
+
+    def _due(self, interval: int, phase: Phase) -> bool:
+        return self.step // interval > (self.step - phase.stride) // interval
+
+    def _evaluate(self, phase: Phase) -> str:
+        learner = self.parts.learner
+        purpose = f"evaluation/{phase.name}/{self.step}"
+        self.episodes = self.evaluator.play(lambda observations: learner.act(observations, greedy=True), purpose)
+        rows = self.records.evaluation(phase.name, self.step, self.episodes, self.references, self.seconds)
+        metrics = diagnose(self.parts, self.episodes)
+        self.records.metrics(phase.name, self.step, metrics)
+        warning = None if self.warned or not metrics else self.parts.imitation.warning(metrics)
+        if warning:
+            self.warned = True
+            tqdm.write(f"warning: step {self.step}: {warning}", file=sys.stderr)
+        self._keep_best([row["return_mean"] for row in rows])
+        self.status.update(phase=phase.name, step=self.step)
+        return f"return {np.mean([row['return_mean'] for row in rows]):.0f}"
+
+    def _keep_best(self, returns: list[float]) -> None:
+        """Save the latest policy of every seed, and the best one so far of each."""
+        state = {name: value.detach().clone() for name, value in self.parts.learner.policy.state_dict().items()}
+        self.save_policy("policy.pt", state)
+        for run, (new, old) in enumerate(zip(returns, self.best_returns, strict=True)):
+            if new > old:
+                self.best_returns[run] = new
+                for name, value in state.items():
+                    self.best_policy.setdefault(name, value.clone())[run] = value[run]
+        self.save_policy("best_policy.pt", self.best_policy)
+
+    def save_policy(self, name: str, state: dict[str, Tensor]) -> None:
+        spaces = self.parts.spaces
+        checkpoint.save(
+            self.folder / name,
+            {
+                "environment_id": self.config.env.id,
+                "algorithm": self.config.algorithm,
+                "seeds": list(self.config.seeds),
+                "absorbing": self.config.imitation.absorbing,
+                "observation_size": spaces.observation_size,
+                "action_size": spaces.action_size,
+                "action_low": spaces.action_low.tolist(),
+                "action_high": spaces.action_high.tolist(),
+                "horizon": spaces.horizon,
+                "network": dataclasses.asdict(self.config.reinforcement.actor),
+                "state": state,
+            },
+        )
+
+    def _check_finite(self, metrics: Metrics) -> None:
+        """Stop before a damaged state replaces a good one."""
+        for name, value in metrics.items():
+            if not torch.isfinite(value).all():
+                raise TrainingError(f"{name} is not finite at step {self.step}")
+        for module in (self.parts.learner, self.parts.imitation):
+            for name, parameter in module.named_parameters():
+                if not torch.isfinite(parameter).all():
+                    raise TrainingError(f"parameter {name} is not finite at step {self.step}")
+
+    @property
+    def seconds(self) -> float:
+        """Wall time spent on this run, over all its resumptions."""
+        return self.seconds_before + time.perf_counter() - self.started
+
+    def save_checkpoint(self) -> None:
+        phase = self.parts.phases[self.phase_index]
+        checkpoint.save(
+            self.folder / "checkpoint.pt",
+            {
+                "phase": phase.name,
+                "step": self.step,
+                "seconds": self.seconds,
+                "warned": self.warned,
+                "best_returns": self.best_returns,
+                "best_policy": self.best_policy,
+                "records": self.records.state_dict(),
+                "parts": {name: part.state_dict() for name, part in self._stateful(phase).items()},
+            },
+        )
+        self.status.update(phase=phase.name, step=self.step)
+
+    def _load(self, saved: dict[str, Any]) -> None:
+        names = [phase.name for phase in self.parts.phases]
+        self.phase_index, self.step = names.index(saved["phase"]), saved["step"]
+        self.seconds_before, self.warned = saved["seconds"], saved["warned"]
+        self.best_returns, self.best_policy = saved["best_returns"], saved["best_policy"]
+        for name, part in self._stateful(self.parts.phases[self.phase_index]).items():
+            part.load_state_dict(saved["parts"][name])
+
+    def _stateful(self, phase: Phase) -> dict[str, Any]:
+        parts: dict[str, Any] = {"learner": self.parts.learner, "imitation": self.parts.imitation}
+        if self.parts.demonstrations:
+            parts["demonstrations"] = self.parts.demonstrations
+        return parts | phase.parts()
+
+    def _progress(self, phase: Phase) -> Any:
+        return tqdm(
+            total=phase.length,
+            initial=self.step,
+            desc=phase.name.replace("_", " "),
+            unit="step",
+            disable=not self.config.logging.progress,
+            mininterval=0.5 if sys.stderr.isatty() else 30,
+        )
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """SIGTERM and Ctrl-C end the run after the step in progress."""
+
+        def note(number: int, frame: object) -> None:
+            self.signal_number = number
+
+        previous = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)

@@ -1,0 +1,57 @@
+"""Trained policies on their own: small files that load without running anything that they contain."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from conf.errors import UserError
+from environments.construction import Spaces
+from models.actors import SquashedGaussianActor
+from models.mlp import MLPConfig
+from models.streams import Streams
+from training import checkpoint
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedPolicy:
+    """Policies of all seeds of a run, with what is needed to use them."""
+
+    actor: SquashedGaussianActor
+    environment_id: str
+    seeds: tuple[int, ...]
+    absorbing: bool
+    spaces: Spaces
+
+    @torch.no_grad()
+    def greedy(self, observations: Tensor) -> Tensor:
+        """[runs, batch, observation] to actions in [-1, 1]."""
+        return self.actor.greedy(observations)
+
+
+def load_policy(path: Path) -> SavedPolicy:
+    """Read a policy file.
+
+    Raises:
+        UserError: the file is missing, damaged, or not a policy.
+    """
+    content = checkpoint.load(path)
+    try:
+        spaces = Spaces(
+            content["observation_size"],
+            content["action_size"],
+            np.array(content["action_low"], dtype=np.float32),
+            np.array(content["action_high"], dtype=np.float32),
+            content["horizon"],
+        )
+        streams = Streams(content["seeds"], "policy")
+        config = MLPConfig(**content["network"])
+        actor = SquashedGaussianActor(
+            spaces.observation_size + content["absorbing"], spaces.action_size, config, streams
+        )
+        actor.load_state_dict(content["state"])
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise UserError(f"{path} is not a policy file of this program ({type(error).__name__}: {error})") from error
+    return SavedPolicy(actor, content["environment_id"], tuple(content["seeds"]), content["absorbing"], spaces)
