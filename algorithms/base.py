@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from conf.fields import Section, choice, ranged
 from memory.batch import Batch
 from memory.demonstrations import Demonstrations
+from models.actors import Policy
 
 Metrics = dict[str, Tensor]  # `group/name` to a detached tensor [runs]
 
@@ -64,14 +65,6 @@ class ImitationConfig(Section):
     bc_aux_loss_function: str = choice("log_likelihood", "log_likelihood", "squared_error")
 
 
-class Policy(Protocol):
-    """What imitation modules may ask of a learner's policy."""
-
-    def log_prob(self, observations: Tensor, actions: Tensor) -> Tensor: ...
-
-    def greedy(self, observations: Tensor) -> Tensor: ...
-
-
 class Memory(Protocol):
     """Where a learner keeps its experience."""
 
@@ -91,7 +84,7 @@ class Learner(nn.Module, ABC):
 
     on_policy: ClassVar[bool]
     config_class: ClassVar[type[Section]]
-    policy: nn.Module
+    policy: Policy
 
     @abstractmethod
     def make_memory(self, memory: MemoryConfig, steps: int, prefilled: int) -> Memory:

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from algorithms.base import ImitationConfig, ImitationModule, Metrics, Policy
+from algorithms.base import ImitationConfig, ImitationModule, Metrics
 from conf.fields import Section, choice, ranged
 from memory.batch import Batch
+from models.actors import Policy
 
 
 @dataclass
@@ -21,7 +22,7 @@ class BCPretrainingConfig(Section):
     loss_function: str = choice("log_likelihood", "log_likelihood", "squared_error")
 
 
-def cloning_loss(policy: nn.Module, expert_batch: Batch, loss_function: str) -> Float[Tensor, " runs"]:
+def cloning_loss(policy: Policy, expert_batch: Batch, loss_function: str) -> Float[Tensor, " runs"]:
     """mean w (-log pi(a|s)), or mean w |tanh(mu(s)) - a|^2 averaged over action dimensions.
 
     Rows in the absorbing state are left out: no action matters there, and the density of its one fixed action
@@ -38,7 +39,7 @@ def cloning_loss(policy: nn.Module, expert_batch: Batch, loss_function: str) -> 
 class BehaviouralCloning:
     """Trains a policy on demonstrations with an optimiser of its own."""
 
-    def __init__(self, policy: nn.Module, config: BCPretrainingConfig) -> None:
+    def __init__(self, policy: Policy, config: BCPretrainingConfig) -> None:
         self.policy, self.config = policy, config
         self.optimiser = torch.optim.AdamW(
             policy.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True

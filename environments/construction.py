@@ -43,11 +43,12 @@ class Spaces:
     def to_environment(self, actions: np.ndarray) -> np.ndarray:
         """Actions of a learner, [-1, 1], in the environment's units; anything outside is clipped."""
         share = (np.clip(actions, -1.0, 1.0) + 1.0) / 2.0
-        return (self.action_low + share * (self.action_high - self.action_low)).astype(np.float32)
+        scaled: np.ndarray = self.action_low + share * (self.action_high - self.action_low)
+        return scaled.astype(np.float32)
 
     def from_environment(self, actions: np.ndarray) -> np.ndarray:
         """Actions in the environment's units as a learner's, [-1, 1]."""
-        share = (actions - self.action_low) / (self.action_high - self.action_low)
+        share: np.ndarray = (actions - self.action_low) / (self.action_high - self.action_low)
         return np.clip(2.0 * share - 1.0, -1.0, 1.0).astype(np.float32)
 
 
@@ -66,7 +67,7 @@ class ResumableEnvironment(gymnasium.Wrapper):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         self._seed = seed
-        self._generator_state = None if seed is not None else self.unwrapped.np_random.bit_generator.state
+        self._generator_state = None if seed is not None else dict(self.unwrapped.np_random.bit_generator.state)
         self._actions = []
         return self.env.reset(seed=seed, options=options)
 
@@ -82,7 +83,7 @@ class ResumableEnvironment(gymnasium.Wrapper):
         """Go back to the saved point of the saved episode; returns its observation."""
         if state["generator"] is not None:
             self.unwrapped.np_random.bit_generator.state = state["generator"]
-        observation, _ = self.reset(seed=state["seed"])
+        observation: np.ndarray = self.reset(seed=state["seed"])[0]
         self._generator_state = state["generator"]
         for action in [] if state["actions"] is None else state["actions"].numpy():
             observation = self.step(action)[0]

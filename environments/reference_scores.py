@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 PATH = Path(__file__).with_name("reference_scores.json")
 
@@ -30,5 +31,6 @@ def reference_scores(environment_id: str) -> ReferenceScores:
 
 
 @cache
-def _entries() -> dict[str, dict[str, float | str]]:
-    return json.loads(PATH.read_text())
+def _entries() -> dict[str, dict[str, Any]]:
+    entries: dict[str, dict[str, Any]] = json.loads(PATH.read_text())
+    return entries

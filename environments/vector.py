@@ -91,7 +91,7 @@ class GymnasiumBackend:
             copy=False,
             autoreset_mode=AutoresetMode.DISABLED,
         )
-        self.observations: np.ndarray = self.envs.reset(seed=seeds)[0]
+        self.observations: np.ndarray = self.envs.reset(seed=list(seeds))[0]
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """True successors, rewards, terminated, truncated. Afterwards `observations` holds where each one goes on."""

@@ -113,9 +113,9 @@ class Demonstrations:
         tables = [self._table(index, trajectory) for index, trajectory in enumerate(used)]
         self.trajectory_lengths = [len(table) for table in tables]  # rows, after wrapping and subsampling
         self._rows = torch.cat(tables).to(device)
-        returns = [trajectory.episode_return for trajectory in used]
+        returns = [trajectory.episode_return for trajectory in used if trajectory.episode_return is not None]
         # For reports alone: no module and no learner reads it.
-        self.mean_return = None if None in returns else float(np.mean(returns))
+        self.mean_return = float(np.mean(returns)) if len(returns) == len(used) else None
         self.clipped_share = self._clipped_share(used)  # of the action entries that are out of bounds
 
     def __len__(self) -> int:

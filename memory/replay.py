@@ -96,6 +96,8 @@ class ReplayMemory:
         self.rows[:, :filled] = state["rows"]
         self.size = list(state["size"])
         # A ring that had just filled up points at 0; in a larger one the next row goes behind the last.
-        self.position = [s if s < self.capacity and p == 0 else p for p, s in zip(state["position"], self.size)]
+        self.position = [
+            s if s < self.capacity and p == 0 else p for p, s in zip(state["position"], self.size, strict=True)
+        ]
         self.steps, self.batches_drawn = state["steps"], state["batches_drawn"]
         self.streams.load_state_dict(state["streams"])

@@ -1,6 +1,7 @@
 """Policies."""
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,21 @@ LOG_STD_RANGE = (-20.0, 2.0)
 ACTION_LIMIT = 1 - 1e-6  # stored float32 actions can be exactly 1, whose inverse tanh is infinite
 
 
-class SquashedGaussianActor(nn.Module):
+class Policy(nn.Module, ABC):
+    """What imitation modules, behavioural cloning and evaluation may ask of any policy."""
+
+    @abstractmethod
+    def greedy(self, observations: Float[Tensor, "runs batch observation"]) -> Float[Tensor, "runs batch action"]:
+        """The most likely actions, in [-1, 1]."""
+
+    @abstractmethod
+    def log_prob(
+        self, observations: Float[Tensor, "runs batch observation"], actions: Float[Tensor, "runs batch action"]
+    ) -> Float[Tensor, "runs batch"]:
+        """Log-probabilities of stored actions."""
+
+
+class SquashedGaussianActor(Policy):
     """Diagonal Gaussian passed through tanh (Haarnoja et al. 2018, appendix C). Actions lie in (-1, 1)."""
 
     def __init__(
@@ -50,7 +65,6 @@ class SquashedGaussianActor(nn.Module):
     def log_prob(
         self, observations: Float[Tensor, "runs batch observation"], actions: Float[Tensor, "runs batch action"]
     ) -> Float[Tensor, "runs batch"]:
-        """Log-probabilities of stored actions."""
         mean, log_std = self(observations)
         raw = torch.atanh(actions.clamp(-ACTION_LIMIT, ACTION_LIMIT))
         return _squashed_log_prob(raw, (raw - mean) * (-log_std).exp(), log_std)

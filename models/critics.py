@@ -26,4 +26,5 @@ class TwinCritic(nn.Module):
     def forward(
         self, observations: Float[Tensor, "runs batch observation"], actions: Float[Tensor, "runs batch action"]
     ) -> Float[Tensor, "2 runs batch"]:
-        return self.network(torch.cat([observations, actions], -1)).squeeze(-1)
+        values: Tensor = self.network(torch.cat([observations, actions], -1))
+        return values.squeeze(-1)

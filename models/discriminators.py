@@ -53,6 +53,7 @@ class Discriminator(nn.Module):
 
     def forward(self, batch: Batch, log_probs: Float[Tensor, "runs batch"] | None) -> Float[Tensor, "runs batch"]:
         """`log_probs` of the policy, without gradient, are given when they are to be subtracted."""
+        logits: Tensor
         inputs = batch.observations
         if not self.state_only:
             inputs = torch.cat([inputs, batch.actions], -1)

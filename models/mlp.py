@@ -1,6 +1,7 @@
 """Multi-layer perceptrons with a run axis: every layer holds the weights of all runs and applies them at once."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -97,9 +98,7 @@ class MLP(nn.Module):
         self.members, self.config, self.streams, self.dtype = members, config, streams, dtype
         sizes = [inputs] + [config.hidden_size] * config.depth
         gain = GAINS[config.activation]
-        self.hidden = nn.ModuleList(
-            RunLinear(members, i, o, streams, gain, spectral_norm) for i, o in zip(sizes, sizes[1:], strict=False)
-        )
+        self.hidden = nn.ModuleList(RunLinear(members, i, o, streams, gain, spectral_norm) for i, o in pairwise(sizes))
         self.final = RunLinear(members, sizes[-1], outputs, streams, 1.0, spectral_norm)
         self.norms = nn.ModuleList(
             RunLayerNorm(members, size, streams.device) for size in (sizes[1:] if config.layer_norm else [])
@@ -114,8 +113,8 @@ class MLP(nn.Module):
             if self.norms:
                 x = self.norms[index](x)
             x = self.activation(self._dropout(x, self.config.dropout))
-        x = self.final(x, self.dtype)
-        return x.view(*self.members, *x.shape[-2:]).float()
+        outputs: Tensor = self.final(x, self.dtype)
+        return outputs.view(*self.members, *outputs.shape[-2:]).float()
 
     def _dropout(self, x: Float[Tensor, "members batch feature"], probability: float) -> Tensor:
         if not self.training or probability == 0:

@@ -67,9 +67,9 @@ def command_line(task: Callable[[DictConfig], float | None], config_name: str = 
     except (UserError, HydraException, OmegaConfBaseException) as error:
         _stop(str(error) if isinstance(error, UserError) else explain(error), 2, debug)
     except Exception as error:
-        from training.loop import Interrupted
+        from training.loop import RunInterruptedError
 
-        if isinstance(error, Interrupted):
+        if isinstance(error, RunInterruptedError):
             _stop(f"stopped by {error}; go on with resume=<folder>", error.exit_status, False, "interrupted")
         _stop(f"{type(error).__name__}: {error} (debug=true shows where)", 1, debug, "failed")
 
@@ -127,11 +127,11 @@ def _keys() -> list[str]:
     from algorithms import IMITATION_MODULES, LEARNERS
     from training.config import Config
 
-    sections = {"reinforcement": LEARNERS, "imitation": IMITATION_MODULES}
     keys = _leaves("", OmegaConf.structured(Config))
-    for section, registry in sections.items():
-        for cls in registry.values():
-            keys += _leaves(f"{section}.", OmegaConf.structured(cls.config_class))
+    for learner in LEARNERS.values():
+        keys += _leaves("reinforcement.", OmegaConf.structured(learner.config_class))
+    for module in IMITATION_MODULES.values():
+        keys += _leaves("imitation.", OmegaConf.structured(module.config_class))
     return sorted({*keys, "learner", "optimised_hyperparameters"})
 
 

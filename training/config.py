@@ -111,7 +111,7 @@ def check_combinations(config: Config) -> None:
     learner = learner_class(config)
     imitation = config.imitation
     if learner.on_policy and not module.supports_on_policy:
-        raise UserError(f"algorithm={config.algorithm} does not work with learner={config.learner}: it is on-policy")
+        raise UserError(f"algorithm={config.algorithm} does not work with this learner: it is on-policy")
     if not module.provides_rewards and config.steps > 0:
         raise UserError(
             f"steps={config.steps}: algorithm={config.algorithm} takes no environment steps; "

@@ -40,7 +40,8 @@ def _batch(parts: Parts, episodes: list[list[Trajectory]]) -> Batch:
 
 
 def _steps(parts: Parts, trajectory: Trajectory) -> Batch:
-    assert trajectory.actions is not None and trajectory.rewards is not None  # as every evaluation episode
+    assert trajectory.actions is not None  # as in every evaluation episode
+    assert trajectory.rewards is not None
     actions = torch.from_numpy(parts.spaces.from_environment(trajectory.actions))
     batch = transitions(trajectory, actions).with_rewards(torch.from_numpy(trajectory.rewards)[None])
     if not parts.context.absorbing:

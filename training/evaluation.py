@@ -10,7 +10,6 @@ from environments.construction import Spaces, make_environment
 from environments.trajectories import Trajectory
 from environments.vector import reset_seeds
 from memory.absorbing import append_bit
-from memory.batch import Batch
 
 
 class Evaluator:

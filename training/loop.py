@@ -28,7 +28,7 @@ from training.phases import Phase
 from training.records import Records
 
 
-class Interrupted(Exception):
+class RunInterruptedError(Exception):
     """SIGTERM or Ctrl-C came; a checkpoint has been written."""
 
     def __init__(self, signal_number: int) -> None:
@@ -70,7 +70,7 @@ class Loop:
         """Run to the end.
 
         Raises:
-            Interrupted: a signal came, and a checkpoint was written.
+            RunInterruptedError: a signal came, and a checkpoint was written.
             TrainingError: a loss or parameter is no longer finite; the last checkpoint is kept.
         """
         self.status.update(state="running", error=None)
@@ -99,7 +99,7 @@ class Loop:
             bar.set_postfix_str(self._evaluate(phase))
         if self.signal_number:
             self.save_checkpoint()
-            raise Interrupted(self.signal_number)
+            raise RunInterruptedError(self.signal_number)
         if config.checkpoint.interval and self._due(config.checkpoint.interval, phase):
             self._check_finite(metrics)
             self.save_checkpoint()

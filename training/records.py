@@ -30,7 +30,7 @@ METRIC_COLUMNS = ("phase", "step", "seed", "metric", "value")
 
 
 class Records:
-    """Writes `evaluations.csv` (a row per evaluation and seed), `metrics.csv` (a row per metric and seed), TensorBoard."""
+    """Writes `evaluations.csv` (a row per evaluation and seed), `metrics.csv` (per metric and seed) and TensorBoard."""
 
     def __init__(self, folder: Path, config: Config, saved: dict[str, Any] | None = None) -> None:
         self.seeds = config.seeds
@@ -67,7 +67,7 @@ class Records:
         seconds: float,
     ) -> list[dict[str, Any]]:
         """Record the episodes of each run; returns the rows."""
-        rows = []
+        rows: list[dict[str, Any]] = []
         for seed, own in zip(self.seeds, episodes, strict=True):
             returns = np.array([trajectory.episode_return for trajectory in own])
             lengths = [trajectory.length for trajectory in own]

@@ -12,7 +12,7 @@ def finish(loop: Loop) -> float:
     """Write what a finished run leaves and print the table. Returns the mean of the final scores over seeds."""
     result = summary(loop)
     write_json(loop.folder / "result.json", result)
-    final = [run["final"]["score"] for run in result["runs"]]
+    final: list[float] = [run["final"]["score"] for run in result["runs"]]
     print(table(result, loop.folder))
     loop.records.close()
     return sum(final) / len(final)

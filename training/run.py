@@ -13,7 +13,7 @@ from conf.errors import UserError
 from training import checkpoint
 from training.config import Config
 from training.folder import mark_ended, new_folder, write_atomically
-from training.loop import Interrupted
+from training.loop import RunInterruptedError
 
 # What may differ between a run and its continuation; nothing of it changes what has been computed so far.
 CHANGEABLE = ("steps", "resume", "threads", "device", "debug", "save_trajectories", "render", "output_folder")
@@ -35,7 +35,7 @@ def open_run(config: Config, composed: DictConfig) -> Iterator[tuple[Path, dict[
         folder, resumed = _new_run(config, composed), None
     try:
         yield folder, resumed
-    except Interrupted:
+    except RunInterruptedError:
         mark_ended(folder, "interrupted", None)
         raise
     except BaseException as error:

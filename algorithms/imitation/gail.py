@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from algorithms.base import Context, ImitationConfig, ImitationModule, Metrics, Policy
+from algorithms.base import Context, ImitationConfig, ImitationModule, Metrics
 from conf.fields import choice, ranged
 from memory.batch import Batch
+from models.actors import Policy
 from models.discriminators import Discriminator, DiscriminatorConfig
 from models.streams import Streams
 

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from algorithms.base import Context, ImitationConfig, ImitationModule, Policy
+from algorithms.base import Context, ImitationConfig, ImitationModule
 from memory.batch import Batch
+from models.actors import Policy
 
 
 @dataclass

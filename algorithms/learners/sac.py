@@ -1,4 +1,6 @@
-"""Soft actor-critic (Haarnoja et al. 2018, arXiv:1812.05905), with the absorbing-state rules of Kostrikov et al. (2018).
+"""Soft actor-critic (Haarnoja et al. 2018, arXiv:1812.05905).
+
+Absorbing states follow Kostrikov et al. (2018): the policy does not learn in them, their value does.
 
 Equations refer to arXiv:1812.05905. All losses are means over the batch and sums over runs, so that the gradients of
 different runs never mix and one optimiser steps them all.
@@ -75,6 +77,7 @@ class SAC(Learner):
 
     on_policy = False
     config_class = SACConfig
+    policy: SquashedGaussianActor
 
     def __init__(self, config: SACConfig, training: TrainingConfig, imitation: ImitationConfig, context: Context):
         super().__init__()
@@ -89,12 +92,12 @@ class SAC(Learner):
         self.log_temperature = nn.Parameter(torch.zeros(len(context.seeds), device=context.device))
         self.entropy_target = config.target_temperature * context.action_size
 
-        options = {"lr": training.learning_rate, "weight_decay": training.weight_decay, "fused": True}
-        self.actor_optimiser = torch.optim.AdamW(self.policy.parameters(), **options)
-        self.critic_optimiser = torch.optim.AdamW(self.critic.parameters(), **options)
-        self.temperature_optimiser = torch.optim.Adam([self.log_temperature], lr=training.learning_rate, fused=True)
-        self.critic_parameters = list(self.critic.parameters())
-        self.target_parameters = list(self.target_critic.parameters())
+        rate, decay = training.learning_rate, training.weight_decay
+        self.actor_optimiser = torch.optim.AdamW(self.policy.parameters(), rate, weight_decay=decay, fused=True)
+        self.critic_optimiser = torch.optim.AdamW(self.critic.parameters(), rate, weight_decay=decay, fused=True)
+        self.temperature_optimiser = torch.optim.Adam([self.log_temperature], rate, fused=True)
+        self.critic_parameters: list[Tensor] = list(self.critic.parameters())
+        self.target_parameters: list[Tensor] = list(self.target_critic.parameters())
 
     def make_memory(self, memory: MemoryConfig, steps: int, prefilled: int) -> ReplayMemory:
         rows_per_step = 2 if self.context.absorbing else 1  # a termination adds a row
