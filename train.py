@@ -13,16 +13,15 @@ def train(composed: DictConfig) -> float:
     from training.build import build
     from training.config import parse
     from training.loop import Loop
-    from training.report import finish
+    from training.report import check_extras, run_and_report
     from training.run import open_run
 
     config = parse(composed)
     torch.set_num_threads(config.threads)
     parts = build(config)
+    check_extras(config)
     with open_run(config, composed) as (folder, resumed):
-        loop = Loop(config, parts, folder, resumed)
-        loop.run()
-        return finish(loop)
+        return run_and_report(Loop(config, parts, folder, resumed))
 
 
 if __name__ == "__main__":

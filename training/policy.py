@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from conf.errors import UserError
 from environments.construction import Spaces
+from memory.absorbing import append_bit
 from models.actors import SquashedGaussianActor
 from models.mlp import MLPConfig
 from models.streams import Streams
@@ -21,14 +23,15 @@ class SavedPolicy:
 
     actor: SquashedGaussianActor
     environment_id: str
+    algorithm: str
     seeds: tuple[int, ...]
     absorbing: bool
     spaces: Spaces
 
     @torch.no_grad()
-    def greedy(self, observations: Tensor) -> Tensor:
-        """[runs, batch, observation] to actions in [-1, 1]."""
-        return self.actor.greedy(observations)
+    def greedy(self, observations: Float[Tensor, "runs batch observation"]) -> Float[Tensor, "runs batch action"]:
+        """Actions in [-1, 1] for the environment's own observations, the same number for each seed."""
+        return self.actor.greedy(append_bit(observations) if self.absorbing else observations)
 
 
 def load_policy(path: Path) -> SavedPolicy:
@@ -52,6 +55,15 @@ def load_policy(path: Path) -> SavedPolicy:
             spaces.observation_size + content["absorbing"], spaces.action_size, config, streams
         )
         actor.load_state_dict(content["state"])
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise UserError(f"{path} is not a policy file of this program ({type(error).__name__}: {error})") from error
-    return SavedPolicy(actor, content["environment_id"], tuple(content["seeds"]), content["absorbing"], spaces)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"{path} is not a policy file of this program ({reason})") from error
+    actor.eval()
+    return SavedPolicy(
+        actor,
+        content["environment_id"],
+        content["algorithm"],
+        tuple(content["seeds"]),
+        content["absorbing"],
+        spaces,
+    )

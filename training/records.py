@@ -1,6 +1,9 @@
 """What a run measures: tables, TensorBoard, and Weights & Biases where it is asked for."""
 
+import dataclasses
+import importlib.util
 import math
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -33,20 +36,42 @@ class Records:
     """Writes `evaluations.csv` (a row per evaluation and seed), `metrics.csv` (per metric and seed) and TensorBoard."""
 
     def __init__(self, folder: Path, config: Config, saved: dict[str, Any] | None = None) -> None:
-        self.seeds = config.seeds
-        saved = saved or {"evaluations": 0, "metrics": 0, "tensorboard_step": None}
-        self.evaluations_table = Table(folder / "evaluations.csv", EVALUATION_COLUMNS, saved["evaluations"])
-        self.metrics_table = Table(folder / "metrics.csv", METRIC_COLUMNS, saved["metrics"])
-        self.tensorboard = self._tensorboard(folder, saved["tensorboard_step"]) if config.logging.tensorboard else None
-        self.wandb = _wandb(folder, config) if config.logging.wandb else None
-        self.step = 0
+        """`saved`: what `state_dict` returned when the run was checkpointed; everything later is cut off or hidden."""
+        self.folder, self.config, self.seeds = folder, config, config.seeds
+        self.resumed = saved is not None
+        saved = saved or {}
+        self.evaluations_table = Table(folder / "evaluations.csv", EVALUATION_COLUMNS, saved.get("evaluations", 0))
+        self.metrics_table = Table(folder / "metrics.csv", METRIC_COLUMNS, saved.get("metrics", 0))
+        self.last_steps: dict[str, int] = dict(saved.get("last_steps", {}))  # of what was recorded in each phase
+        self.tensorboard: dict[str, Any] = {}  # a writer per phase
+        self.wandb: Any = None
+        self.wandb_id: str | None = saved.get("wandb_id")
 
-    @staticmethod
-    def _tensorboard(folder: Path, saved_step: int | None) -> Any:
-        from torch.utils.tensorboard import SummaryWriter  # slow to import, so only where it is wanted
+    def start(self) -> None:
+        """Begin to report to Weights & Biases, if asked for: last, when nothing else can be refused any more.
 
-        # Events behind the checkpoint are hidden from display.
-        return SummaryWriter(folder / "tensorboard", purge_step=None if saved_step is None else saved_step + 1)
+        WANDB_MODE=offline keeps everything in the run's folder. A resumed run goes on under the same id.
+
+        Raises:
+            UserError: Weights & Biases refuses, or cannot be reached.
+        """
+        if not self.config.logging.wandb:
+            return
+        import wandb
+
+        self.wandb_id = self.wandb_id or secrets.token_hex(4)
+        try:
+            self.wandb = wandb.init(
+                project="deep-imitation-learning",
+                name=f"{self.config.algorithm}_{self.config.env.name}_{self.folder.name}",
+                id=self.wandb_id,
+                resume="allow" if self.resumed else None,
+                dir=str(self.folder),
+                config=dataclasses.asdict(self.config),
+            )
+        except wandb.errors.Error as error:
+            hint = "log in, or keep the run on this machine with WANDB_MODE=offline"
+            raise UserError(f"logging.wandb=true: {error}; {hint}") from error
 
     def metrics(self, phase: str, step: int, metrics: Metrics) -> None:
         """Record tensors [runs] under their `group/name`."""
@@ -88,49 +113,57 @@ class Records:
                 }
             )
         self.evaluations_table.append(rows)
-        for name in ("return_mean", "score", "length_mean"):
-            values = [float(row[name]) for row in rows]
-            if not any(math.isnan(value) for value in values):
-                self._scalars(phase, step, {f"evaluation/{name}": values})
+        columns = {name: [float(row[name]) for row in rows] for name in ("return_mean", "score", "length_mean")}
+        known = {f"evaluation/{name}": values for name, values in columns.items() if not any(map(math.isnan, values))}
+        self._scalars(phase, step, known)
         return rows
 
     def _scalars(self, phase: str, step: int, values: dict[str, list[float]]) -> None:
-        self.step = step
-        for name, row in values.items():
-            for seed, value in zip(self.seeds, row, strict=True):
-                label = f"{name}/seed_{seed}" if len(self.seeds) > 1 else name
-                if self.tensorboard:
-                    self.tensorboard.add_scalar(f"{phase}/{label}", value, step)
-                if self.wandb:
-                    self.wandb.log({f"{phase}/{label}": value, f"{phase}/step": step})
+        scalars = {
+            f"{name}/seed_{seed}" if len(self.seeds) > 1 else name: value
+            for name, row in values.items()
+            for seed, value in zip(self.seeds, row, strict=True)
+        }
+        if self.config.logging.tensorboard:
+            writer = self._writer(phase)
+            for name, value in scalars.items():
+                writer.add_scalar(name, value, step)
+        if self.wandb:
+            labelled = {f"{phase}/{name}": value for name, value in scalars.items()}
+            self.wandb.log(labelled | {f"{phase}/step": step})
+        self.last_steps[phase] = step
+
+    def _writer(self, phase: str) -> Any:
+        """TensorBoard of one phase: steps begin anew in each, and what lies behind a checkpoint is hidden by step."""
+        if phase not in self.tensorboard:
+            from torch.utils.tensorboard import SummaryWriter  # slow to import, so only where it is wanted
+
+            hidden_from = self.last_steps.get(phase, -1) + 1 if self.resumed else None
+            self.tensorboard[phase] = SummaryWriter(self.folder / "tensorboard" / phase, purge_step=hidden_from)
+        return self.tensorboard[phase]
 
     def state_dict(self) -> dict[str, Any]:
+        """Where the tables and TensorBoard end now. What was recorded so far is on its way to the disk."""
+        for writer in self.tensorboard.values():
+            writer.flush()
         return {
             "evaluations": self.evaluations_table.length,
             "metrics": self.metrics_table.length,
-            "tensorboard_step": self.step,
+            "last_steps": self.last_steps,
+            "wandb_id": self.wandb_id,
         }
 
-    def close(self) -> None:
-        self.evaluations_table.close()
-        self.metrics_table.close()
-        if self.tensorboard:
-            self.tensorboard.close()
+    def close(self, exit_status: int = 0) -> None:
+        for writer in self.tensorboard.values():
+            writer.close()
         if self.wandb:
-            self.wandb.finish()
+            self.wandb.finish(exit_code=exit_status)
 
 
-def _wandb(folder: Path, config: Config) -> Any:
-    """Start a Weights & Biases run; WANDB_MODE=offline keeps it on this machine."""
-    import dataclasses
-
-    try:
-        import wandb
-    except ModuleNotFoundError:
-        raise UserError("logging.wandb=true needs the package wandb: pip install wandb, or leave it out") from None
-    return wandb.init(
-        project="deep-imitation-learning",
-        name=f"{config.algorithm}_{config.env.name}_{folder.name}",
-        dir=str(folder),
-        config=dataclasses.asdict(config),
-    )
+def check_packages(config: Config) -> None:
+    """Raises UserError where a package is missing that the chosen way of logging needs."""
+    for package, key in (("tensorboard", config.logging.tensorboard), ("wandb", config.logging.wandb)):
+        if key and importlib.util.find_spec(package) is None:
+            raise UserError(
+                f"logging.{package}=true needs the package {package}: pip install {package}, or set it to false"
+            )
