@@ -7,7 +7,7 @@ knows nothing of the learner beyond its policy. The loop (training/loop.py) join
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -65,6 +65,7 @@ class ImitationConfig(Section):
     bc_aux_loss_function: str = choice("log_likelihood", "log_likelihood", "squared_error")
 
 
+@runtime_checkable
 class Memory(Protocol):
     """Where a learner keeps its experience."""
 

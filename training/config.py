@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
@@ -66,6 +67,7 @@ class Config(Section):
         return tuple(range(self.seed, self.seed + self.runs))
 
 
+@cache
 def register_schemas() -> None:
     """Make the dataclasses known to Hydra: the root, one schema per learner and one per imitation module."""
     store = ConfigStore.instance()

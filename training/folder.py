@@ -89,25 +89,17 @@ class Table:
         """`length`: bytes to keep of an existing file (those written before the checkpoint)."""
         self.path, self.columns = path, columns
         if length:
-            with path.open("r+b") as file:
-                file.truncate(length)
-        self.file = path.open("a", newline="")
-        self.writer = csv.DictWriter(self.file, columns)
-        if not length:
-            self.file.truncate(0)
-            self.writer.writeheader()
-            self.file.flush()
+            os.truncate(path, length)
+        else:
+            path.write_text(",".join(columns) + "\n")
 
     def append(self, rows: Iterable[dict[str, Any]]) -> None:
-        self.writer.writerows(rows)
-        self.file.flush()
+        with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, self.columns, lineterminator="\n").writerows(rows)
 
     @property
     def length(self) -> int:
         return self.path.stat().st_size
-
-    def close(self) -> None:
-        self.file.close()
 
 
 def read_table(path: Path) -> list[dict[str, str]]:

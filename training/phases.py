@@ -3,7 +3,7 @@
 Each advances by one small step, so that the loop can evaluate, log, checkpoint and stop between any two of them.
 """
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from algorithms.base import ImitationModule, Learner, Memory, Metrics
 from algorithms.behavioural_cloning import BehaviouralCloning
@@ -11,6 +11,7 @@ from environments.vector import VectorEnvironment
 from memory.demonstrations import Demonstrations
 
 
+@runtime_checkable
 class Phase(Protocol):
     name: str
     length: int  # in steps

@@ -184,7 +184,7 @@ class GAIL(ImitationModule):
             loss = loss - config.entropy_bonus * entropy
         return loss, self._logit_metrics("discriminator", expert_logits.detach(), learner_logits.detach())
 
-    def _logit_metrics(self, group: str, expert_logits: Logits, learner_logits: Logits) -> Metrics:
+    def _logit_metrics(self, group: str, expert_logits: Float[Tensor, "runs rows"], learner_logits: Logits) -> Metrics:
         return {
             f"{group}/expert_accuracy": (expert_logits > 0).float().mean(-1),
             f"{group}/learner_accuracy": (learner_logits < 0).float().mean(-1),
@@ -198,7 +198,11 @@ class GAIL(ImitationModule):
         """log pi(a|s), where it is to be subtracted; 0 in the absorbing state, where the policy chooses nothing."""
         if not self.config.model.subtract_log_policy:
             return None
-        return policy.log_prob(batch.observations, batch.actions) * (1 - batch.absorbing)
+        training = policy.training
+        policy.eval()  # its dropout masks are the learner's own
+        log_probs = policy.log_prob(batch.observations, batch.actions)
+        policy.train(training)
+        return log_probs * (1 - batch.absorbing)
 
     @torch.no_grad()
     def relabel(self, batch: Batch, expert_batch: Batch, policy: Policy) -> Batch:

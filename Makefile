@@ -1,0 +1,32 @@
+# make train: the main job, from nothing.  make test: linters, types and tests, from nothing.
+PYTHON ?= python3
+ENV := .venv
+RUN := $(ENV)/bin/python
+
+.PHONY: train test lint clean
+
+train: $(ENV)/.installed
+	$(RUN) train.py algorithm=GAIL env=hopper optimised_hyperparameters=GAIL_fast
+
+test: lint
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto
+
+lint: $(ENV)/.installed-dev
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy .
+
+# The stamps are newer than the requirements that they were made from, so a second call installs nothing.
+$(ENV)/.installed: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed: make PYTHON=python3.12 ..." >&2; exit 2; }
+	$(PYTHON) -m venv $(ENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(ENV)/.installed-dev: requirements-dev.txt $(ENV)/.installed
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+clean:
+	rm -rf $(ENV) .mypy_cache .pytest_cache .ruff_cache .coverage

@@ -1,0 +1,159 @@
+"""A run that was stopped and resumed equals one that was not, bit for bit."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.training.helpers import SMALL, configured, hopper_demonstrations
+from training import checkpoint
+from training.build import build
+from training.folder import read_table
+from training.loop import Loop
+
+ROOT = Path(__file__).resolve().parents[2]
+KILLS = int(os.environ.get("KILLS", "2"))
+
+RUNS = {
+    "SAC": ["algorithm=SAC"],
+    "SAC bf16, two environments": ["algorithm=SAC", "precision=bf16", "env.num_envs=2"],
+    "BC": ["algorithm=BC", "bc_pretraining.iterations=300"],
+    "GAIL": ["algorithm=GAIL", "bc_pretraining.iterations=60", "imitation.model.dropout=0.5", "runs=2"],
+    "AIRL, Mixup, auxiliary loss, prefilled": [
+        "algorithm=AIRL",
+        "imitation.loss_function=Mixup",
+        "imitation.bc_aux_loss=true",
+        "imitation.mix_expert_data=prefill_memory",
+    ],
+}
+
+STOPS = {"BC": 170, "SAC bf16, two environments": 115}  # calls; 230 elsewhere
+
+
+def arguments(name: str, folder: Path, steps: int) -> list[str]:
+    extra = [] if name == "BC" else [f"steps={steps}"]
+    return [*SMALL, *RUNS[name], f"env.demonstrations={folder / 'demonstrations.hdf5'}", *extra]
+
+
+def start(name: str, folder: Path, output: str, steps: int, resumed: dict[str, object] | None = None) -> Loop:
+    config = configured(*arguments(name, folder, steps))
+    (folder / output).mkdir(exist_ok=True)
+    return Loop(config, build(config), folder / output, resumed)
+
+
+def state_of(path: Path) -> dict[str, object]:
+    state = checkpoint.load(path / "checkpoint.pt")
+    for timing in ("seconds", "records"):
+        state.pop(timing)
+    return state
+
+
+def assert_same(first: object, second: object, where: str = "") -> None:
+    assert type(first) is type(second), where
+    if isinstance(first, dict):
+        assert isinstance(second, dict)
+        assert first.keys() == second.keys(), where
+        for key in first:
+            assert_same(first[key], second[key], f"{where}/{key}")
+    elif isinstance(first, (list, tuple)):
+        assert isinstance(second, (list, tuple))
+        assert len(first) == len(second), where
+        for index, (a, b) in enumerate(zip(first, second, strict=True)):
+            assert_same(a, b, f"{where}/{index}")
+    elif isinstance(first, torch.Tensor):
+        assert isinstance(second, torch.Tensor)
+        assert torch.equal(first.nan_to_num(123.0), second.nan_to_num(123.0)), where
+    else:
+        assert first == second, where
+
+
+def without_time(folder: Path) -> list[dict[str, str]]:
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in read_table(folder / "evaluations.csv")]
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_steps_equal_steps_with_a_stop_between(name: str, tmp_path: Path) -> None:
+    """300 steps; and 300 steps of which the first process did some and lost those behind its checkpoint."""
+    torch.set_num_threads(1)
+    hopper_demonstrations(tmp_path / "demonstrations.hdf5")
+    start(name, tmp_path, "whole", 300).run()
+
+    first = start(name, tmp_path, "parts", 300)
+    first._after_step = stop_after(first, STOPS.get(name, 230))  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        first.run()
+    first.records.close()
+    saved = checkpoint.load(tmp_path / "parts" / "checkpoint.pt")
+    start(name, tmp_path, "parts", 300, saved).run()
+
+    assert_same(state_of(tmp_path / "whole"), state_of(tmp_path / "parts"))
+    assert without_time(tmp_path / "whole") == without_time(tmp_path / "parts")
+    assert read_table(tmp_path / "whole" / "metrics.csv") == read_table(tmp_path / "parts" / "metrics.csv")
+
+
+def stop_after(loop: Loop, calls: int):  # type: ignore[no-untyped-def]
+    """Die, without any clean-up, behind so many steps of all phases."""
+    original, counter = loop._after_step, iter(range(calls))
+
+    def after_step(*args: object) -> None:
+        original(*args)  # type: ignore[arg-type]
+        if next(counter, None) is None:
+            raise KeyboardInterrupt
+
+    return after_step
+
+
+def test_a_resumed_run_can_be_extended(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    hopper_demonstrations(tmp_path / "demonstrations.hdf5")
+    start("GAIL", tmp_path, "whole", 300).run()
+    start("GAIL", tmp_path, "parts", 200).run()
+    saved = checkpoint.load(tmp_path / "parts" / "checkpoint.pt")
+    start("GAIL", tmp_path, "parts", 300, saved).run()
+    assert_same(state_of(tmp_path / "whole"), state_of(tmp_path / "parts"))
+
+
+@pytest.mark.parametrize("algorithm", ["SAC", "GAIL"])
+def test_kill_9_at_random_moments(algorithm: str, tmp_path: Path) -> None:
+    """KILLS=20 in the environment kills twenty times; the default keeps the test short."""
+    hopper_demonstrations(tmp_path / "demonstrations.hdf5")
+    steps = 1000
+    common = [*SMALL, f"algorithm={algorithm}", f"env.demonstrations={tmp_path / 'demonstrations.hdf5'}"]
+    common += [f"steps={steps}", "checkpoint.interval=20"]
+    whole = train(tmp_path, *common, "output_folder=whole")
+    assert whole.wait() == 0
+
+    generator, folder = random.Random(0), None
+    process = train(tmp_path, *common, "output_folder=parts")
+    for _ in range(KILLS):
+        seen = folder_of(tmp_path / "parts", process)
+        folder = seen or folder
+        time.sleep(generator.uniform(0.0, 1.0))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert folder is not None
+        process = train(tmp_path, f"resume={folder}")
+    process.wait()
+    assert folder is not None
+    (reference,) = (tmp_path / "whole").glob("*/*")
+    assert without_time(reference) == without_time(folder)
+    assert_same(state_of(reference), state_of(folder))
+
+
+def train(cwd: Path, *overrides: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, str(ROOT / "train.py"), *overrides], cwd=cwd)
+
+
+def folder_of(parent: Path, process: subprocess.Popen[bytes]) -> Path | None:
+    """The run's folder, once its first checkpoint is there (or the process has ended)."""
+    while process.poll() is None:
+        for path in parent.glob("*/*/checkpoint.pt"):
+            return path.parent
+        time.sleep(0.02)
+    return next((path.parent for path in parent.glob("*/*/checkpoint.pt")), None)
