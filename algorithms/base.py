@@ -21,6 +21,15 @@ from models.actors import Policy
 Metrics = dict[str, Tensor]  # `group/name` to a detached tensor [runs]
 
 
+def descend(optimiser: torch.optim.Optimizer, loss: Float[Tensor, " runs"]) -> None:
+    """One step on the sum over runs, with gradients for the optimiser's own parameters alone."""
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    for parameter in parameters:
+        parameter.grad = None
+    loss.sum().backward(inputs=parameters)
+    optimiser.step()
+
+
 @dataclass(frozen=True)
 class Context:
     """What the parts of a run have in common."""

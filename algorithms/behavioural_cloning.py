@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from algorithms.base import ImitationConfig, ImitationModule, Metrics
+from algorithms.base import ImitationConfig, ImitationModule, Metrics, descend
 from conf.fields import Section, choice, ranged
 from memory.batch import Batch
 from models.actors import Policy
@@ -47,9 +47,7 @@ class BehaviouralCloning:
 
     def update(self, expert_batch: Batch) -> Metrics:
         loss = cloning_loss(self.policy, expert_batch, self.config.loss_function)
-        self.optimiser.zero_grad()
-        loss.sum().backward()
-        self.optimiser.step()
+        descend(self.optimiser, loss)
         return {"bc/loss": loss.detach()}
 
     def state_dict(self) -> dict[str, object]:

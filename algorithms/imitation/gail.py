@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from algorithms.base import Context, ImitationConfig, ImitationModule, Metrics
+from algorithms.base import Context, ImitationConfig, ImitationModule, Metrics, descend
 from conf.fields import choice, ranged
 from memory.batch import Batch
 from models.actors import Policy
@@ -157,9 +157,7 @@ class GAIL(ImitationModule):
             penalty = gradient_penalty(self.discriminator, between, self._log_probs(between, policy))
             loss = loss + self.config.grad_penalty * penalty
             metrics["discriminator/grad_penalty"] = penalty.detach()
-        self.optimiser.zero_grad()
-        loss.sum().backward()
-        self.optimiser.step()
+        descend(self.optimiser, loss)
         return metrics | {"discriminator/loss": loss.detach()}
 
     def _classification_loss(self, batch: Batch, expert_batch: Batch, policy: Policy) -> tuple[Loss, Metrics]:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from algorithms.base import Context, ImitationConfig, Learner, MemoryConfig, Metrics, TrainingConfig
+from algorithms.base import Context, ImitationConfig, Learner, MemoryConfig, Metrics, TrainingConfig, descend
 from algorithms.behavioural_cloning import cloning_loss
 from conf.fields import Section, ranged
 from memory.batch import Batch, Layout
@@ -93,9 +93,12 @@ class SAC(Learner):
         self.entropy_target = config.target_temperature * context.action_size
 
         rate, decay = training.learning_rate, training.weight_decay
-        self.actor_optimiser = torch.optim.AdamW(self.policy.parameters(), rate, weight_decay=decay, fused=True)
+        actor_groups = [
+            {"params": list(self.policy.parameters()), "weight_decay": decay},
+            {"params": [self.log_temperature], "weight_decay": 0.0},
+        ]
+        self.actor_optimiser = torch.optim.AdamW(actor_groups, rate, fused=True)
         self.critic_optimiser = torch.optim.AdamW(self.critic.parameters(), rate, weight_decay=decay, fused=True)
-        self.temperature_optimiser = torch.optim.Adam([self.log_temperature], rate, fused=True)
         self.critic_parameters: list[Tensor] = list(self.critic.parameters())
         self.target_parameters: list[Tensor] = list(self.target_critic.parameters())
 
@@ -116,14 +119,16 @@ class SAC(Learner):
     def act(self, observations: Tensor, greedy: bool = False) -> Tensor:
         observations = observations.to(self.context.device)
         if greedy:
-            return self.policy.greedy(observations)
+            self.policy.eval()  # no dropout, which belongs to training
+            actions = self.policy.greedy(observations)
+            self.policy.train()
+            return actions
         return self.policy.sample(observations, self._noise(observations))[0]
 
     def update(self, batch: Batch, expert_batch: Batch | None) -> Metrics:
         temperature = self.log_temperature.detach().exp().unsqueeze(-1)
         metrics = self._update_critic(batch, temperature)
-        log_probs, actor_metrics = self._update_actor(batch, expert_batch, temperature)
-        metrics |= actor_metrics | self._update_temperature(batch, log_probs)
+        metrics |= self._update_actor(batch, expert_batch, temperature)
         with torch.no_grad():
             torch._foreach_lerp_(self.target_parameters, self.critic_parameters, 1 - self.config.polyak_factor)
         return metrics
@@ -139,9 +144,7 @@ class SAC(Learner):
             target = critic_target(batch, next_values, next_log_probs, temperature, self.config.discount)
         values = self.critic(batch.observations, batch.actions)
         loss = critic_loss(values, target, batch.weights)
-        self.critic_optimiser.zero_grad()
-        loss.sum().backward()
-        self.critic_optimiser.step()
+        descend(self.critic_optimiser, loss)
         return {
             "critic/loss": loss.detach(),
             "critic/value": values.detach().mean((0, 2)),
@@ -149,39 +152,34 @@ class SAC(Learner):
             "batch/absolute_reward": batch.rewards.abs().mean(-1),
         }
 
-    def _update_actor(self, batch: Batch, expert_batch: Batch | None, temperature: Tensor) -> tuple[Tensor, Metrics]:
+    def _update_actor(self, batch: Batch, expert_batch: Batch | None, temperature: Tensor) -> Metrics:
+        """Actor and temperature: neither loss depends on what the other one trains, so they share one step."""
         actions, log_probs = self.policy.sample(batch.observations, self._noise(batch.observations))
-        self.critic.requires_grad_(False)
         values = self.critic(batch.observations, actions).amin(0)
-        self.critic.requires_grad_(True)
-        loss = actor_loss(values, log_probs, temperature, batch.weights * (1 - batch.absorbing))
-        metrics = {"actor/loss": loss.detach(), "actor/entropy": -log_probs.detach().mean(-1)}
+        weights = batch.weights * (1 - batch.absorbing)
+        loss = actor_loss(values, log_probs, temperature, weights)
+        metrics = {
+            "actor/loss": loss.detach(),
+            "actor/entropy": -log_probs.detach().mean(-1),
+            "actor/temperature": temperature.squeeze(-1),
+        }
         if expert_batch is not None:
             cloning = cloning_loss(self.policy, expert_batch, self.imitation.bc_aux_loss_function)
             loss = loss + self.imitation.bc_aux_weight * cloning
             metrics["actor/cloning_loss"] = cloning.detach()
-        self.actor_optimiser.zero_grad()
-        loss.sum().backward()
-        self.actor_optimiser.step()
-        return log_probs.detach(), metrics
-
-    def _update_temperature(self, batch: Batch, log_probs: Tensor) -> Metrics:
-        weights = batch.weights * (1 - batch.absorbing)
-        loss = temperature_loss(self.log_temperature, log_probs, self.entropy_target, weights)
-        self.temperature_optimiser.zero_grad()
-        loss.sum().backward()
-        self.temperature_optimiser.step()
-        return {"actor/temperature": self.log_temperature.detach().exp()}
+        tuning = temperature_loss(self.log_temperature, log_probs.detach(), self.entropy_target, weights)
+        descend(self.actor_optimiser, loss + tuning)
+        return metrics
 
     def _noise(self, observations: Tensor) -> Tensor:
         return self.streams.normal(observations.shape[1], self.context.action_size)
 
     def get_extra_state(self) -> dict[str, Any]:
-        optimisers = (self.actor_optimiser, self.critic_optimiser, self.temperature_optimiser)
+        optimisers = (self.actor_optimiser, self.critic_optimiser)
         return {"streams": self.streams.state_dict(), "optimisers": [o.state_dict() for o in optimisers]}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         self.streams.load_state_dict(state["streams"])
-        optimisers = (self.actor_optimiser, self.critic_optimiser, self.temperature_optimiser)
+        optimisers = (self.actor_optimiser, self.critic_optimiser)
         for optimiser, saved in zip(optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
