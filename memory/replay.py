@@ -84,8 +84,8 @@ class ReplayMemory:
         """Only the filled part of the ring."""
         return {
             "rows": self.rows[:, : max(self.size)].clone(),
-            "position": self.position,
-            "size": self.size,
+            "position": list(self.position),
+            "size": list(self.size),
             "steps": self.steps,
             "batches_drawn": self.batches_drawn,
             "streams": self.streams.state_dict(),
@@ -94,10 +94,10 @@ class ReplayMemory:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         filled = state["rows"].shape[1]
         self.rows[:, :filled] = state["rows"]
-        self.size = list(state["size"])
-        # A ring that had just filled up points at 0; in a larger one the next row goes behind the last.
-        self.position = [
-            s if s < self.capacity and p == 0 else p for p, s in zip(state["position"], self.size, strict=True)
-        ]
+        self.size, self.position = list(state["size"]), list(state["position"])
+        for run, size in enumerate(self.size):
+            if size < self.capacity:  # what was full has grown: the oldest row goes first, the next behind the last
+                self.rows[run, :size] = self.rows[run, :size].roll(-self.position[run], 0)
+                self.position[run] = size
         self.steps, self.batches_drawn = state["steps"], state["batches_drawn"]
         self.streams.load_state_dict(state["streams"])
