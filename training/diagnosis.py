@@ -8,7 +8,7 @@ from torch import Tensor
 
 from algorithms.base import Metrics
 from environments.trajectories import Trajectory
-from memory.absorbing import append_bit
+from memory.absorbing import append_bit, lead_into_absorbing
 from memory.batch import FIELDS, Batch
 from memory.demonstrations import transitions
 from training.build import Parts
@@ -47,7 +47,7 @@ def _steps(parts: Parts, trajectory: Trajectory) -> Batch:
     if not parts.context.absorbing:
         return batch
     bits = (append_bit(batch.observations), append_bit(batch.next_observations))
-    return dataclasses.replace(batch, observations=bits[0], next_observations=bits[1])
+    return lead_into_absorbing(dataclasses.replace(batch, observations=bits[0], next_observations=bits[1]))
 
 
 def _thinned(batch: Batch, rows: int = ROWS) -> Batch:
