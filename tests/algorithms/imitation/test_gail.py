@@ -1,0 +1,387 @@
+"""GAIL: rewards, losses and the gradient penalty by hand, and every option for a few updates."""
+
+import copy
+import itertools
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from algorithms.imitation.gail import (
+    GAIL,
+    GAILConfig,
+    airl_reward,
+    bce_loss,
+    bernoulli_entropy,
+    binary_cross_entropy,
+    fairl_reward,
+    gail_reward,
+    gradient_penalty,
+    interpolate,
+    mixup_loss,
+    pugail_loss,
+)
+from memory.batch import FIELDS, Batch
+from models.actors import SquashedGaussianActor
+from models.discriminators import DiscriminatorConfig
+from models.streams import Streams
+from tests.algorithms.support import layers, make_batch, make_context, parameters, small_network
+
+LOG3, LN2 = math.log(3.0), math.log(2.0)
+ONE = torch.ones(1, 1)
+
+
+def logit(*values: float) -> Tensor:
+    return torch.tensor([values])
+
+
+def make_gail(seeds: tuple[int, ...] = (0,), model: dict[str, Any] | None = None, **options: Any) -> GAIL:
+    network = DiscriminatorConfig(**{"hidden_size": 8, "depth": 1, **(model or {})})
+    return GAIL(GAILConfig(model=network, **{"learning_rate": 1e-2, **options}), make_context(seeds))
+
+
+def make_policy(runs: int = 1, **options: Any) -> SquashedGaussianActor:
+    return SquashedGaussianActor(3, 2, small_network(**options), Streams(range(runs), "policy"))
+
+
+def test_rewards_by_hand() -> None:
+    # D = 0: p = 1/2; D = log 3: p = 3/4. -log(1 - p) = log 2, log 4; log p - log(1 - p) = 0, log 3.
+    assert gail_reward(logit(0.0, LOG3))[0].tolist() == pytest.approx([LN2, 2 * LN2], abs=1e-5)
+    assert airl_reward(logit(0.0, LOG3, -LOG3))[0].tolist() == pytest.approx([0.0, LOG3, -LOG3], abs=1e-5)
+    # h = log 3: -log 3 * 3 = -3.295837; h = -log 3: log 3 / 3 = 0.366204.
+    assert fairl_reward(logit(0.0, LOG3, -LOG3))[0].tolist() == pytest.approx([0.0, -3.295837, 0.366204], abs=1e-4)
+
+
+def test_rewards_at_saturated_logits() -> None:
+    limit = -math.log(1e-6)  # 13.8155
+    assert gail_reward(logit(200.0, -200.0))[0].tolist() == pytest.approx([limit, 0.0], abs=1e-5)
+    assert airl_reward(logit(200.0, -200.0))[0].tolist() == pytest.approx([limit, -limit], abs=1e-5)
+    # -13.8155 * 1e6, and 13.8155 * 1e-6.
+    assert fairl_reward(logit(200.0))[0].item() == pytest.approx(-limit * 1e6, rel=1e-3)
+    assert fairl_reward(logit(-200.0))[0].item() == pytest.approx(limit * 1e-6, rel=1e-3)
+
+
+def test_binary_cross_entropy_by_hand() -> None:
+    # Label 1: -log 1/2 = log 2, -log 3/4 = log 4/3, halved by its weight; mean (0.693147 + 0.143841) / 2.
+    assert binary_cross_entropy(logit(0.0, LOG3), 1.0, logit(1.0, 0.5)).item() == pytest.approx(0.418494, abs=1e-6)
+    # Label 0: log 2 and, at D = log 3, -log 1/4 = log 4.
+    assert binary_cross_entropy(logit(0.0, LOG3), 0.0, logit(1.0, 1.0)).item() == pytest.approx(1.5 * LN2, abs=1e-6)
+    assert binary_cross_entropy(logit(500.0, -500.0), 1.0, logit(1.0, 1.0)).item() == pytest.approx(250.0)
+
+
+def test_both_terms_of_the_loss() -> None:
+    # Expert 0.418494 as above; learner at -log 3: log 4/3 = 0.287682, weights 2 and 1.
+    loss = bce_loss(logit(0.0, LOG3), logit(-LOG3, -LOG3), logit(1.0, 0.5), logit(2.0, 1.0))
+    assert loss.item() == pytest.approx(0.418494 + 1.5 * 0.287682, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("learner", "margin", "expected"),
+    [
+        # R_E(1) = log 4/3 = 0.287682, R_E(0) = log 4 = 1.386294 at D_E = log 3; eta = 0.7.
+        (LOG3, 0.0, 0.617265),  # 0.7 * 0.287682 + (1.386294 - 0.7 * 1.386294) = 0.201377 + 0.415888
+        (-LOG3, 0.0, 0.201377),  # negative risk 0.287682 - 0.970406 = -0.682724, held at 0
+        (-LOG3, 0.5, -0.298623),  # held at -0.5
+        (-LOG3, 1.0, -0.481347),  # not held: 0.201377 - 0.682724
+    ],
+)
+def test_positive_unlabelled_loss_by_hand(learner: float, margin: float, expected: float) -> None:  # K1
+    loss = pugail_loss(logit(LOG3), logit(learner), ONE, ONE, 0.7, margin)
+    assert loss.item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_positive_unlabelled_loss_weighs_rows() -> None:
+    # Two equal expert rows of weight 1/2 count as one half; the learner's rows as they are.
+    halved = pugail_loss(logit(LOG3, LOG3), logit(LOG3, LOG3), logit(0.5, 0.5), logit(1.0, 1.0), 0.7, 0.0)
+    assert halved.item() == pytest.approx(0.5 * 0.201377 + 1.386294 - 0.5 * 0.970406, abs=1e-5)
+
+
+def test_positive_unlabelled_loss_separates_in_the_right_direction() -> None:  # K1
+    logits = torch.zeros(1, 2, requires_grad=True)  # the expert's, the learner's
+    optimiser = torch.optim.SGD([logits], 0.5)
+    for _ in range(50):
+        optimiser.zero_grad()
+        pugail_loss(logits[:, :1], logits[:, 1:], ONE, ONE, 0.7, 0.0).sum().backward()
+        optimiser.step()
+    expert, learner = logits[0].tolist()
+    assert expert > 1 and learner < expert - 1
+
+
+@pytest.mark.parametrize(("loss_function", "reward_function"), [("BCE", "AIRL"), ("Mixup", "GAIL"), ("PUGAIL", "AIRL")])
+def test_separable_demonstrations_are_rewarded_more(loss_function: str, reward_function: str) -> None:  # K1
+    gail = make_gail(model={"reward_function": reward_function}, loss_function=loss_function, weight_decay=0.0)
+    policy = make_policy()
+    expert, learner = (make_batch(size=16, seed=s, observations=torch.randn(1, 16, 3) + s) for s in (2, -2))
+    for _ in range(40):
+        metrics = gail.update(learner, expert, policy)
+    found = gail.diagnose(learner, expert, policy)
+    assert found["diagnosis/logit_gap"] > 0.5
+    assert found["diagnosis/expert_reward"] > found["diagnosis/learner_reward"]
+    assert found["diagnosis/expert_accuracy"] > 0.9
+    assert metrics["discriminator/loss"].isfinite().all()
+
+
+def test_mixup_by_hand() -> None:
+    # D = 0: log 2 whatever the share; D = log 3, share 3/4: log 4 - 0.75 log 3 = 0.562335, halved by its weight.
+    loss = mixup_loss(logit(0.0, LOG3), logit(0.25, 0.75), logit(1.0, 0.5))
+    assert loss.item() == pytest.approx((0.693147 + 0.281168) / 2, abs=1e-5)
+    # eps BCE(D, 1) + (1 - eps) BCE(D, 0) = 0.75 log 4/3 + 0.25 log 4.
+    assert 0.75 * math.log(4 / 3) + 0.25 * math.log(4) == pytest.approx(0.562335, abs=1e-6)
+    ends = [mixup_loss(logit(1.3), logit(share), ONE).item() for share in (1.0, 0.0)]
+    assert ends == pytest.approx([binary_cross_entropy(logit(1.3), label, ONE).item() for label in (1.0, 0.0)])
+
+
+def test_entropy_by_hand() -> None:
+    # H(1/2) = log 2; H(3/4) = 0.75 log 4/3 + 0.25 log 4 = 0.562335; weights 1 and 1/2.
+    entropy = bernoulli_entropy(logit(0.0, LOG3), logit(1.0, 0.5))
+    assert entropy.item() == pytest.approx((0.693147 + 0.281168) / 2, abs=1e-5)
+    assert bernoulli_entropy(logit(200.0, -200.0), logit(1.0, 1.0)).item() == pytest.approx(0.0, abs=1e-6)
+
+
+def test_interpolation_mixes_every_field_row_by_row() -> None:
+    expert, learner = (make_batch(2, 3).map(partial(torch.full_like, fill_value=value)) for value in (1.0, 5.0))
+    share = torch.tensor([[0.0, 0.25, 1.0], [0.5, 0.0, 1.0]])
+    mixed = interpolate(expert, learner, share)
+    expected = 5 - 4 * share  # the share is the expert's
+    for name in FIELDS:
+        column = getattr(mixed, name)
+        assert torch.equal(column, expected.unsqueeze(-1).expand_as(column) if column.dim() == 3 else expected), name
+
+
+def linear(gail: GAIL) -> Tensor:
+    """Make the discriminator linear where it is evaluated, and return its gradient [input]."""
+    first, last = layers(gail.discriminator.network)
+    with torch.no_grad():
+        first.bias.fill_(100.0)  # every unit is active
+        first.weight.copy_(torch.randn_like(first.weight))
+    product: Tensor = (first.weight @ last.weight)[0, :, 0]
+    return product.detach()
+
+
+@pytest.mark.parametrize("state_only", [False, True])
+def test_gradient_penalty_of_a_linear_discriminator(state_only: bool) -> None:  # K5
+    gail = make_gail(spectral_norm=False, state_only=state_only)
+    slope = linear(gail)
+    assert len(slope) == (3 if state_only else 5)
+    batch = make_batch(size=2, weights=[[1.0, 0.5]])
+    # The gradient is the slope everywhere: (1 + 0.5) / 2 |slope|^2, zero-centred and without a root.
+    penalty = gradient_penalty(gail.discriminator, batch, None)
+    assert penalty.item() == pytest.approx(0.75 * slope.square().sum().item(), rel=1e-4)
+    penalty.sum().backward()
+    weight = gail.discriminator.network.final.weight
+    assert weight.grad is not None and weight.grad.abs().sum() > 0  # it can be trained away
+    assert batch.observations.grad is None and not batch.observations.requires_grad
+
+
+def test_gradient_penalty_runs_stay_apart() -> None:
+    gail = make_gail((0, 1), spectral_norm=False)
+    gradient_penalty(gail.discriminator, make_batch(2), None)[0].backward()
+    for parameter in gail.discriminator.parameters():
+        assert parameter.grad is None or parameter.grad[1].abs().sum() == 0
+
+
+def test_gradient_penalty_enters_the_loss_with_its_weight() -> None:
+    batch, expert, policy = make_batch(), make_batch(seed=1), make_policy()
+    losses = {}
+    for weight in (0.0, 1.0, 3.0):
+        metrics = make_gail(grad_penalty=weight).update(batch, expert, policy)
+        assert ("discriminator/grad_penalty" in metrics) == (weight > 0)
+        # `discriminator/loss` is the whole of it.
+        losses[weight] = (
+            metrics["discriminator/loss"] - weight * metrics.get("discriminator/grad_penalty", 0.0)
+        ).item()
+    assert losses[1.0] == pytest.approx(losses[3.0], abs=1e-5)
+    assert losses[0.0] == pytest.approx(losses[1.0], abs=1e-5)
+
+
+@pytest.mark.parametrize("loss_function", ["BCE", "Mixup"])
+def test_entropy_bonus_lowers_the_loss(loss_function: str) -> None:
+    batch, expert, policy = make_batch(), make_batch(seed=1), make_policy()
+    plain, bonus = (
+        make_gail(entropy_bonus=c, loss_function=loss_function, grad_penalty=0.0).update(batch, expert, policy)
+        for c in (0.0, 0.5)
+    )
+    terms = 2 if loss_function == "BCE" else 1  # the entropies of expert and learner rows, or of mixed rows
+    saved = (plain["discriminator/loss"] - bonus["discriminator/loss"]).item()
+    assert 0.5 * terms * 0.3 < saved <= 0.5 * terms * LN2 + 1e-6
+
+
+def test_losses_of_the_module_are_those_functions() -> None:
+    batch, expert, policy = make_batch(), make_batch(seed=1, weights=torch.full((1, 6), 0.5)), make_policy()
+    losses: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+        "BCE": lambda e, b: bce_loss(e, b, expert.weights, batch.weights),
+        "PUGAIL": lambda e, b: pugail_loss(e, b, expert.weights, batch.weights, 0.4, 0.1),
+    }
+    for loss_function, expected in losses.items():
+        options: dict[str, Any] = {"loss_function": loss_function, "pos_class_prior": 0.4, "nonnegative_margin": 0.1}
+        gail = make_gail(spectral_norm=False, grad_penalty=0.0, **options)
+        with torch.no_grad():
+            value = expected(gail.discriminator(expert, None), gail.discriminator(batch, None))
+        assert torch.allclose(gail.update(batch, expert, policy)["discriminator/loss"], value, atol=1e-6)
+
+
+def test_mixup_draws_its_shares_from_beta() -> None:
+    gail = make_gail(loss_function="Mixup", mixup_alpha=0.01, grad_penalty=0.0)
+    seen: list[Tensor] = []
+    gail.discriminator.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].weights))
+    gail.update(
+        make_batch(size=400, weights=torch.zeros(1, 400)), make_batch(size=400), make_policy()
+    )  # weights of mixed rows are the shares
+    assert ((seen[0] < 0.01) | (seen[0] > 0.99)).float().mean() > 0.85
+
+
+def test_penalty_is_taken_between_the_two_batches() -> None:
+    gail = make_gail()
+    seen: list[Batch] = []
+    gail.discriminator.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    zeros, ones = make_batch().map(torch.zeros_like), make_batch().map(torch.ones_like)
+    gail.update(zeros, ones, make_policy())
+    classified, between = seen
+    assert classified.rewards[0].tolist() == [1.0] * 6 + [0.0] * 6  # the expert's rows, then the learner's
+    share = between.weights
+    assert share.min() > 0 and share.max() < 1 and share.unique().numel() == 6
+    assert torch.equal(between.actions, share.unsqueeze(-1).expand(-1, -1, 2))
+
+
+@pytest.mark.parametrize("option", ["dropout", "input_dropout"])
+def test_dropout_is_applied_in_updates_and_not_in_rewards(option: str) -> None:  # K2
+    gail = make_gail(model={option: 0.5, "hidden_size": 32}, spectral_norm=False)
+    batch, expert, policy = make_batch(), make_batch(seed=1), make_policy()
+    first = gail.relabel(batch, expert, policy).rewards
+    assert torch.equal(first, gail.relabel(batch, expert, policy).rewards)
+    losses = set()
+    for _ in range(3):  # the same parameters, other masks
+        gail.discriminator.train()
+        losses.add(gail._classification_loss(batch, expert, policy)[0].item())
+    assert len(losses) == 3
+    gail.update(batch, expert, policy)
+    assert gail.discriminator.training
+    without = make_gail(model={"hidden_size": 32}, spectral_norm=False).relabel(batch, expert, policy).rewards
+    assert torch.equal(first, without)  # and evaluation needs no rescaling
+
+
+def test_rewards_are_the_function_of_the_logit() -> None:
+    batch, policy = make_batch(), make_policy()
+    for name, function in (("GAIL", gail_reward), ("AIRL", airl_reward), ("FAIRL", fairl_reward)):
+        gail = make_gail(model={"reward_function": name})
+        gail.discriminator.eval()
+        expected = function(gail.discriminator(batch, None).detach())
+        assert torch.equal(gail.relabel(batch, make_batch(seed=1), policy).rewards, expected)
+
+
+def test_log_policy_is_subtracted_but_not_in_the_absorbing_state() -> None:
+    policy = make_policy()
+    batch = make_batch(size=2, absorbing=[[0.0, 1.0]])
+    plain, less = make_gail(), make_gail(model={"subtract_log_policy": True})
+    log_probs = policy.log_prob(batch.observations, batch.actions).detach()
+    difference = plain.relabel(batch, batch, policy).rewards - less.relabel(batch, batch, policy).rewards
+    assert torch.allclose(difference, log_probs * torch.tensor([[1.0, 0.0]]), atol=1e-3)
+    less.update(batch, make_batch(size=2, seed=1), policy)
+    assert all(p.grad is None for p in policy.parameters())  # the discriminator does not train the policy
+
+
+def test_log_policy_leaves_the_policy_s_dropout_alone() -> None:
+    policy = make_policy(dropout=0.5)
+    state = policy.network.streams.state_dict()["generators"][0]
+    gail = make_gail(model={"subtract_log_policy": True})
+    batch = make_batch()
+    rewards = [gail.relabel(batch, batch, policy).rewards for _ in range(2)]
+    assert torch.equal(rewards[0], rewards[1])
+    assert torch.equal(policy.network.streams.state_dict()["generators"][0], state)
+    assert policy.training
+
+
+OPTIONS: dict[str, list[Any]] = {
+    "loss_function": ["BCE", "Mixup", "PUGAIL"],
+    "reward_function": ["AIRL", "FAIRL", "GAIL"],
+    "state_only": [False, True],
+    "reward_shaping": [False, True],
+    "subtract_log_policy": [False, True],
+    "spectral_norm": [True, False],
+    "grad_penalty": [1.0, 0.0],
+    "entropy_bonus": [0.0, 0.1],
+    "dropout": [0.0, 0.5],
+    "input_dropout": [0.0, 0.5],
+    "activation": ["relu", "tanh"],
+    "layer_norm": [False, True],
+}
+MODEL = (
+    "reward_function",
+    "reward_shaping",
+    "subtract_log_policy",
+    "dropout",
+    "input_dropout",
+    "activation",
+    "layer_norm",
+)
+DEFAULT = {name: values[0] for name, values in OPTIONS.items()}
+ALONE = [DEFAULT | {name: value} for name, values in OPTIONS.items() for value in values[1:]]
+TOGETHER = [
+    DEFAULT | dict(zip(list(OPTIONS)[:5], values, strict=True))
+    for values in itertools.product(*list(OPTIONS.values())[:5])
+]
+EVERYTHING = {name: values[-1] for name, values in OPTIONS.items()}
+
+
+@pytest.mark.parametrize("options", [*ALONE, *TOGETHER, EVERYTHING], ids=lambda o: "-".join(map(str, o.values())))
+def test_every_option_alone_and_together_stays_finite(options: dict[str, Any]) -> None:
+    model = {name: value for name, value in options.items() if name in MODEL}
+    gail = make_gail((0, 1), model=model, **{n: v for n, v in options.items() if n not in MODEL})
+    policy = make_policy(2)
+    flags: dict[str, Any] = {
+        "absorbing": torch.eye(2, 6),
+        "next_absorbing": torch.eye(2, 6),
+        "terminated": torch.eye(2, 6).flip(1),
+    }
+    batch = make_batch(2, **flags).with_rewards(torch.full((2, 6), torch.nan))
+    expert = make_batch(2, seed=1, actions=torch.ones(2, 6, 2), weights=torch.full((2, 6), 0.5))
+    before = parameters(gail)
+    for _ in range(2):
+        metrics = gail.update(batch, expert, policy)
+    assert all(value.isfinite().all() and value.shape == (2,) for value in metrics.values())
+    assert gail.relabel(batch, expert, policy).rewards.isfinite().all()
+    assert all(value.isfinite().all() for value in parameters(gail).values())
+    assert any(not torch.equal(value, before[name]) for name, value in parameters(gail).items())
+
+
+def test_warns_of_a_saturated_discriminator() -> None:
+    gail = make_gail()
+    metrics = {
+        "diagnosis/expert_accuracy": torch.tensor([1.0, 1.0]),
+        "diagnosis/learner_accuracy": torch.tensor([1.0, 1.0]),
+        "diagnosis/logit_gap": torch.tensor([9.0, 2.0]),
+    }
+    warning = gail.warning(metrics)
+    assert warning is not None and "logit gap 9.0" in warning and "imitation.grad_penalty" in warning
+    assert gail.warning(metrics | {"diagnosis/logit_gap": torch.tensor([7.9, 2.0])}) is None
+    assert gail.warning(metrics | {"diagnosis/learner_accuracy": torch.tensor([0.9, 1.0])}) is None
+
+
+def test_logit_metrics_by_hand() -> None:
+    found = make_gail()._logit_metrics("x", logit(LOG3, -LOG3), logit(-LOG3, -LOG3))
+    assert {name: value.item() for name, value in found.items()} == pytest.approx(
+        {
+            "x/expert_accuracy": 0.5,
+            "x/learner_accuracy": 1.0,
+            "x/logit_gap": LOG3,
+            "x/expert_reward": 0.0,
+            "x/learner_reward": -LOG3,
+        },
+        abs=1e-5,
+    )
+
+
+def test_saved_state_continues_exactly() -> None:
+    options: dict[str, Any] = {"model": {"dropout": 0.5}, "loss_function": "Mixup"}
+    first, second = make_gail((0, 1), **options), make_gail((5, 6), **options)
+    batch, expert, policy = make_batch(2), make_batch(2, seed=1), make_policy(2)
+    first.update(batch, expert, policy)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))  # as through a file: no shared tensors
+    for gail in (first, second):
+        gail.update(batch, expert, policy)
+    for name, value in parameters(first).items():
+        assert torch.equal(value, parameters(second)[name]), name
