@@ -48,7 +48,7 @@ STYLE: dict[Any, Any] = {
     "ytick.labelsize": 9,
 }
 
-Values = Float[np.ndarray, "steps"]
+Values = Float[np.ndarray, "_"]  # each seed may have its own steps
 Curve = tuple[Values, Values]  # steps, values
 Metric = dict[int, Curve]  # of each seed
 Metrics = dict[tuple[str, str], Metric]  # of each phase and name

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,23 +43,26 @@ def load_policy(path: Path) -> SavedPolicy:
     """
     content = checkpoint.load(path)
     try:
-        spaces = Spaces(
-            content["observation_size"],
-            content["action_size"],
-            np.array(content["action_low"], dtype=np.float32),
-            np.array(content["action_high"], dtype=np.float32),
-            content["horizon"],
-        )
-        streams = Streams(content["seeds"], "policy")
-        config = MLPConfig(**content["network"])
-        actor = SquashedGaussianActor(
-            spaces.observation_size + content["absorbing"], spaces.action_size, config, streams
-        )
-        actor.load_state_dict(content["state"])
+        policy = _policy(content)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(f"{path} is not a policy file of this program ({reason})") from error
-    actor.eval()
+    policy.actor.eval()
+    return policy
+
+
+def _policy(content: dict[str, Any]) -> SavedPolicy:
+    spaces = Spaces(
+        content["observation_size"],
+        content["action_size"],
+        np.array(content["action_low"], dtype=np.float32),
+        np.array(content["action_high"], dtype=np.float32),
+        content["horizon"],
+    )
+    observation_size = spaces.observation_size + content["absorbing"]
+    config, streams = MLPConfig(**content["network"]), Streams(content["seeds"], "policy")
+    actor = SquashedGaussianActor(observation_size, spaces.action_size, config, streams)
+    actor.load_state_dict(content["state"])
     return SavedPolicy(
         actor,
         content["environment_id"],

@@ -149,7 +149,7 @@ class Records:
         return {
             "evaluations": self.evaluations_table.length,
             "metrics": self.metrics_table.length,
-            "last_steps": self.last_steps,
+            "last_steps": dict(self.last_steps),
             "wandb_id": self.wandb_id,
         }
 

@@ -1,0 +1,69 @@
+"""Where numbers and data come from, without anything that names the machine they were made on."""
+
+import hashlib
+import importlib.metadata
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from conf.errors import UserError
+from training.policy import SavedPolicy, load_policy
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("gymnasium", "mujoco", "numpy", "torch")
+
+
+def sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that decide what an episode is."""
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def git_commit() -> str:
+    """The commit of this repository, and whether files differ from it."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", "*.py", "*.yaml")
+        return git("rev-parse", "HEAD") + (" with uncommitted changes" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def without_paths(command: str) -> str:
+    """Absolute paths are reduced to their last part: the rest says something about a machine only."""
+    return re.sub(r"(?<![\w.])~?/(?:[^\s/'\"=,]+/)*([^\s/'\"=,]*)", r"\1", command)
+
+
+def training_command(policy: Path) -> str | None:
+    """The command that trained a policy, from the run's folder around it; None where it was moved away."""
+    overrides = policy.parent / ".hydra" / "overrides.yaml"
+    if not overrides.is_file():
+        return None
+    saved: Any = OmegaConf.to_object(OmegaConf.load(overrides))
+    kept = [str(item) for item in saved if not str(item).startswith("output_folder=")]
+    return without_paths(" ".join(["python train.py", *kept]))
+
+
+def load_checked(path: Path, run_index: int) -> SavedPolicy:
+    """A policy file with a policy of that index.
+
+    Raises:
+        UserError: the file is no policy, or holds fewer.
+    """
+    policy = load_policy(path)
+    if not 0 <= run_index < len(policy.seeds):
+        raise UserError(f"--run-index {run_index}: expected 0 to {len(policy.seeds) - 1}, the policies in {path.name}")
+    return policy

@@ -1,0 +1,174 @@
+"""Recorded demonstrations: what is in the file, what is said about it, and what is refused."""
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from environments.d4rl import read_d4rl
+from scripts.provenance import without_paths
+from scripts.record_demonstrations import main
+from scripts.rollouts import greedy, roll_out
+from tests.scripts.helpers import save_policy
+from training.policy import load_policy
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_policy(tmp_path_factory.mktemp("runs"), "runs=2")
+
+
+def record(policy: Path, output: Path, *options: str) -> int:
+    return main([str(policy), "--output", str(output), "--episodes", "3", *options])
+
+
+def test_the_file_holds_the_policys_episodes(policy: Path, tmp_path: Path) -> None:
+    output = tmp_path / "new" / "hopper.hdf5"
+    assert record(policy, output, "--seed", "7", "--run-index", "1") == 0
+    episodes = read_d4rl(output)
+    assert len(episodes) == 3
+    for episode in episodes:
+        assert episode.actions is not None
+        batch = torch.from_numpy(episode.observations).expand(2, -1, -1)
+        expected = load_policy(policy).greedy(batch)[1].numpy()
+        assert np.allclose(episode.actions, expected, atol=1e-6)
+        assert np.array_equal(episode.observations[1:], episode.next_observations[:-1])
+    starts = np.stack([episode.observations[0] for episode in episodes])
+    assert len(np.unique(starts, axis=0)) == 3
+
+
+def test_the_simulators_state_belongs_to_the_observation(policy: Path, tmp_path: Path) -> None:
+    record(policy, tmp_path / "hopper.hdf5")
+    with h5py.File(tmp_path / "hopper.hdf5") as file:
+        # Hopper observes its positions but the first, and its velocities, clipped.
+        seen = np.concatenate([file["infos/qpos"][:, 1:], file["infos/qvel"][:].clip(-10, 10)], 1)
+        assert np.allclose(seen, file["observations"][:], atol=1e-6)
+        numbers = ("observations", "actions", "rewards", "next_observations", "infos/qpos", "infos/qvel")
+        assert {file[name].dtype for name in numbers} == {np.dtype(np.float32)}
+        assert file["terminals"][:].sum() == 3
+        assert file.attrs["environment_id"] == "Hopper-v4"
+        assert file.attrs["training_seed"] == 0
+
+
+def test_the_same_seed_records_the_same_episodes(policy: Path, tmp_path: Path) -> None:
+    for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
+        record(policy, tmp_path / f"{name}.hdf5", "--seed", seed)
+    digests = [hashlib.sha256((tmp_path / f"{name}.hdf5").read_bytes()).hexdigest() for name in "abc"]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_the_datasheet_says_where_it_comes_from(policy: Path, tmp_path: Path) -> None:
+    output = tmp_path / "hopper.hdf5"
+    record(policy, output)
+    text = (tmp_path / "hopper.md").read_text()
+    returns = np.array([episode.episode_return for episode in read_d4rl(output)])
+    for fact in (
+        f"| HDF5 sha256 | {hashlib.sha256(output.read_bytes()).hexdigest()} |",
+        f"| policy sha256 | {hashlib.sha256(policy.read_bytes()).hexdigest()} |",
+        f"| return, mean +- std | {returns.mean():.2f} +- {returns.std():.2f} |",
+        f"| 2 | {returns[2]:.2f} |",
+        "| trained by | `python train.py algorithm=SAC env.demonstrations=mine.hdf5` |",
+        "Hopper-v4",
+        f"torch {torch.__version__}",
+        "| licence | MIT |",
+        "infos/qpos",
+    ):
+        assert fact in text
+    assert str(tmp_path) not in text
+    assert "/home" not in text
+
+
+def test_other_simulators_have_no_infos() -> None:
+    def act(observations: np.ndarray) -> np.ndarray:
+        return np.zeros((len(observations), 1), np.float32)
+
+    rollouts = roll_out("Pendulum-v1", act, 2, 0)
+    assert rollouts.infos == {}
+    assert rollouts.lengths.tolist() == [200, 200]
+    assert not any(trajectory.terminated for trajectory in rollouts.trajectories)
+
+
+def test_all_environments_are_shown_to_the_policy_until_the_last_is_over(policy: Path) -> None:
+    shapes = set()
+    act = greedy(load_policy(policy), 0)
+
+    def watched(observations: np.ndarray) -> np.ndarray:
+        shapes.add(observations.shape)
+        return act(observations)
+
+    roll_out("Hopper-v4", watched, 3, 0)
+    assert shapes == {(3, 11)}
+
+
+def refused(capsys: pytest.CaptureFixture[str], status: int) -> str:
+    error = capsys.readouterr().err
+    assert status == 2
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    return error
+
+
+def test_nothing_is_overwritten_unless_asked(policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "hopper.hdf5"
+    output.write_text("mine")
+    assert "exists" in refused(capsys, record(policy, output))
+    assert output.read_text() == "mine"
+    assert record(policy, output, "--overwrite") == 0
+    output.unlink()
+    assert "hopper.md exists" in refused(capsys, record(policy, output))
+    assert not output.exists()
+
+
+def test_a_weak_policy_is_not_recorded(policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status = record(policy, tmp_path / "hopper.hdf5", "--minimum-return", "3000")
+    assert "is below --minimum-return 3000: nothing written" in refused(capsys, status)
+    assert list(tmp_path.iterdir()) == []
+    assert record(policy, tmp_path / "hopper.hdf5", "--minimum-return", "-100") == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--run-index", "2"], "--run-index 2: expected 0 to 1"),
+        (["--run-index", "-1"], "--run-index -1: expected 0 to 1"),
+        (["--episodes", "0"], "--episodes 0"),
+        (["--seed", "-1"], "--seed -1"),
+        (["--output", "hopper.txt"], "ends in .hdf5"),
+    ],
+    ids=str,
+)
+def test_bad_options_are_one_line(
+    policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    assert message in refused(capsys, record(policy, tmp_path / "hopper.hdf5", *options))
+
+
+def test_a_missing_policy_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "there is no policy.pt" in refused(capsys, record(tmp_path / "policy.pt", tmp_path / "hopper.hdf5"))
+
+
+@pytest.mark.parametrize(
+    ("command", "kept"),
+    [
+        ("python train.py env.demonstrations=/a/b/c.hdf5 steps=5", "python train.py env.demonstrations=c.hdf5 steps=5"),
+        ("/usr/bin/python ~/code/train.py resume='/x/y z'", "python train.py resume='y z'"),
+        ("python train.py output_folder=outputs/experts", "python train.py output_folder=outputs/experts"),
+    ],
+)
+def test_commands_name_no_machine(command: str, kept: str) -> None:
+    assert without_paths(command) == kept
+
+
+@pytest.mark.parametrize("script", ["record_demonstrations.py", "measure_reference_scores.py"])
+def test_help_from_the_root_of_the_repository(script: str) -> None:
+    command = [sys.executable, f"scripts/{script}", "--help"]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "usage:" in shown
+    assert "--overwrite" in shown
