@@ -23,6 +23,7 @@ METRIC_LABELS = {
     "actor/entropy": "entropy of the policy (nats)",
     "actor/temperature": "temperature alpha",
     "batch/reward": "mean reward per step in batches",
+    "bc/loss": "behavioural-cloning loss",
     "critic/value": "Q-value (discounted return)",
     "diagnosis/reward_rank_correlation": "rank correlation with the true reward",
 }
@@ -33,6 +34,7 @@ TITLES = {
     "batch/reward": "what the learner is trained on",
 }
 REFERENCE_LINES = {"expert": (GREEN, "--"), "demonstrations": (GREY, ":"), "random": (ORANGE, "-.")}
+FEW = 30  # points that are marked one by one
 COLUMNS = {1: 1, 2: 2, 3: 3, 4: 2}  # for so many panels; 3 for more
 STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
@@ -190,14 +192,15 @@ def _curves(metric: Metric, colour: str = BLUE, who: str = "") -> Callable[[Axes
             return
         for seed in seeds:
             label = f"{name}seeds {seeds[0]} to {seeds[-1]}" if seed == seeds[0] else None
-            axes.plot(*metric[seed], color=colour, alpha=0.35, linewidth=0.9, label=label)
+            marker = "o" if len(metric[seed][0]) < FEW else None
+            axes.plot(*metric[seed], color=colour, alpha=0.35, linewidth=0.9, marker=marker, markersize=2, label=label)
         _line(axes, mean_curve(metric), colour, f"{name}mean of {len(seeds)} seeds")
 
     return fill
 
 
 def _line(axes: Axes, curve: Curve, colour: str, label: str) -> None:
-    marker = "o" if len(curve[0]) < 30 else None
+    marker = "o" if len(curve[0]) < FEW else None
     axes.plot(*curve, color=colour, linewidth=1.8, marker=marker, markersize=3.5, label=label, zorder=3)
 
 

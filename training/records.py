@@ -70,8 +70,10 @@ class Records:
                 config=dataclasses.asdict(self.config),
             )
         except wandb.errors.Error as error:
-            hint = "log in, or keep the run on this machine with WANDB_MODE=offline"
-            raise UserError(f"logging.wandb=true: {error}; {hint}") from error
+            reason = " ".join(str(error).split()).rstrip(".")
+            raise UserError(
+                f"logging.wandb=true: {reason}; WANDB_MODE=offline keeps the run on this machine"
+            ) from error
 
     def metrics(self, phase: str, step: int, metrics: Metrics) -> None:
         """Record tensors [runs] under their `group/name`."""

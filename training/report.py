@@ -189,7 +189,9 @@ def table(result: dict[str, Any], folder: Path) -> str:
     if len(result["runs"]) > 1:
         lines.append(f"{'mean':>6} {_pair(result['mean']['final'])}   {_pair(result['mean']['best'])}")
     episodes = result["runs"][0]["final"]["episodes"]
-    lines.append(f"best of {result['evaluations']} evaluations of {episodes} episodes each, so it flatters")
+    lines.append(
+        f"best: the highest of {result['evaluations']} evaluations ({episodes} episodes each), hence optimistic"
+    )
     references, demonstrations = result["references"], result["demonstration_return"]
     shown = [] if demonstrations is None else [f"demonstrations {demonstrations:.1f}"]
     if references["expert"] is not None:
