@@ -96,6 +96,11 @@ class Learner(nn.Module, ABC):
     config_class: ClassVar[type[Section]]
     policy: Policy
 
+    @property
+    def evaluation_policy(self) -> Policy:
+        """The policy that is evaluated and saved."""
+        return self.policy
+
     @abstractmethod
     def make_memory(self, memory: MemoryConfig, steps: int, prefilled: int) -> Memory:
         """Memory for a run of so many environment steps that starts with `prefilled` rows."""

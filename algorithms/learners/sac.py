@@ -29,6 +29,7 @@ class SACConfig(Section):
     discount: float = ranged(0.99, 0, 1)
     target_temperature: float = ranged(-1.0, -100, 100)  # entropy target, per action dimension
     polyak_factor: float = ranged(0.995, 0, 1)  # fraction of the target critic that is kept at each update
+    actor_averaging: float = ranged(0.0, 0, 0.99999)  # share kept by the average that is evaluated; 0: no average
     actor: MLPConfig = field(default_factory=MLPConfig)
     critic: MLPConfig = field(default_factory=MLPConfig)
 
@@ -89,6 +90,12 @@ class SAC(Learner):
         self.target_critic = TwinCritic(*sizes, config.critic, self.streams, context.dtype)
         self.target_critic.load_state_dict(self.critic.state_dict())
         self.target_critic.requires_grad_(False)
+        # Evaluations of the latest actor swing from one update to the next; those of its moving average do not.
+        self.averaged_policy: SquashedGaussianActor | None = None
+        if config.actor_averaging:
+            self.averaged_policy = SquashedGaussianActor(*sizes, config.actor, self.streams, context.dtype)
+            self.averaged_policy.requires_grad_(False)
+        self.averaging = False  # it begins with the first update, behind any behavioural cloning
         self.log_temperature = nn.Parameter(torch.zeros(len(context.seeds), device=context.device))
         self.entropy_target = config.target_temperature * context.action_size
 
@@ -115,13 +122,18 @@ class SAC(Learner):
             interval=self.training_config.interval,
         )
 
+    @property
+    def evaluation_policy(self) -> SquashedGaussianActor:
+        return self.averaged_policy if self.averaged_policy and self.averaging else self.policy
+
     @torch.no_grad()
     def act(self, observations: Tensor, greedy: bool = False) -> Tensor:
         observations = observations.to(self.context.device)
         if greedy:
-            self.policy.eval()  # no dropout, which belongs to training
-            actions = self.policy.greedy(observations)
-            self.policy.train()
+            policy = self.evaluation_policy
+            policy.eval()  # no dropout, which belongs to training
+            actions = policy.greedy(observations)
+            policy.train()
             return actions
         return self.policy.sample(observations, self._noise(observations))[0]
 
@@ -131,6 +143,7 @@ class SAC(Learner):
         metrics |= self._update_actor(batch, expert_batch, temperature)
         with torch.no_grad():
             torch._foreach_lerp_(self.target_parameters, self.critic_parameters, 1 - self.config.polyak_factor)
+            self._average_actor()
         return metrics
 
     def _update_critic(self, batch: Batch, temperature: Tensor) -> Metrics:
@@ -171,15 +184,28 @@ class SAC(Learner):
         descend(self.actor_optimiser, loss + tuning)
         return metrics
 
+    def _average_actor(self) -> None:
+        if self.averaged_policy is None:
+            return
+        latest: list[Tensor] = list(self.policy.parameters())
+        average: list[Tensor] = list(self.averaged_policy.parameters())
+        torch._foreach_lerp_(average, latest, 1 - self.config.actor_averaging if self.averaging else 1.0)
+        self.averaging = True
+
     def _noise(self, observations: Tensor) -> Tensor:
         return self.streams.normal(observations.shape[1], self.context.action_size)
 
     def get_extra_state(self) -> dict[str, Any]:
         optimisers = (self.actor_optimiser, self.critic_optimiser)
-        return {"streams": self.streams.state_dict(), "optimisers": [o.state_dict() for o in optimisers]}
+        return {
+            "streams": self.streams.state_dict(),
+            "optimisers": [o.state_dict() for o in optimisers],
+            "averaging": self.averaging,
+        }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         self.streams.load_state_dict(state["streams"])
+        self.averaging = state["averaging"]
         optimisers = (self.actor_optimiser, self.critic_optimiser)
         for optimiser, saved in zip(optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
