@@ -15,11 +15,6 @@ from training.build import Parts, build
 from training.diagnosis import ROWS, diagnose, rank_correlation
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def correlation(first: list[float], second: list[float]) -> float:
     return float(rank_correlation(torch.tensor([first]), torch.tensor([second])))
 

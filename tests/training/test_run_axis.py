@@ -39,11 +39,6 @@ EVERYTHING: dict[str, Any] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def discriminator(**options: Any) -> DiscriminatorConfig:
     return DiscriminatorConfig(
         **{"hidden_size": 8, "dropout": 0.5, "input_dropout": 0.2, "reward_shaping": True, **options}

@@ -240,6 +240,28 @@ def test_dropout_and_layer_norm_are_applied_while_training() -> None:
     assert all(value.isfinite().all() for value in sac.update(make_batch(), None).values())
 
 
+def test_the_evaluated_actor_is_the_moving_average_of_the_latest() -> None:
+    sac = make_sac((0, 1), actor_averaging=0.75)
+    x = torch.randn(2, 5, 3)
+    assert sac.evaluation_policy is sac.policy  # until the first update, so that cloning before it is not lost
+    sac.update(make_batch(2), None)
+    average = parameters(sac.policy)  # it begins as a copy
+    for seed in range(1, 4):
+        sac.update(make_batch(2, seed=seed), None)
+        average = {name: 0.75 * average[name] + 0.25 * value for name, value in parameters(sac.policy).items()}
+    assert sac.averaged_policy is not None and sac.evaluation_policy is sac.averaged_policy
+    for name, value in parameters(sac.averaged_policy).items():
+        assert torch.allclose(value, average[name], atol=1e-6), name
+    assert torch.equal(sac.act(x, greedy=True), sac.averaged_policy.greedy(x))
+    assert not torch.equal(sac.act(x, greedy=True), sac.policy.greedy(x))
+
+
+def test_without_averaging_the_latest_actor_is_evaluated() -> None:
+    sac = make_sac()
+    sac.update(make_batch(), None)
+    assert sac.averaged_policy is None and sac.evaluation_policy is sac.policy
+
+
 @pytest.mark.parametrize(("absorbing", "rows"), [(False, 100), (True, 200)])
 def test_memory_fits_the_run(absorbing: bool, rows: int) -> None:
     sac = make_sac(training={"start": 3, "interval": 2}, context={"absorbing": absorbing})
@@ -249,8 +271,9 @@ def test_memory_fits_the_run(absorbing: bool, rows: int) -> None:
     assert sac.make_memory(MemoryConfig(size=50), steps=100, prefilled=7).capacity == 50
 
 
-def test_saved_state_continues_exactly() -> None:
-    first, second = make_sac((0, 1)), make_sac((5, 6))
+@pytest.mark.parametrize("averaging", [0.0, 0.9])
+def test_saved_state_continues_exactly(averaging: float) -> None:
+    first, second = (make_sac(seeds, actor_averaging=averaging) for seeds in ((0, 1), (5, 6)))
     first.update(make_batch(2), None)
     second.load_state_dict(copy.deepcopy(first.state_dict()))  # as through a file: no shared tensors
     for sac in (first, second):
