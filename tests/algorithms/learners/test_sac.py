@@ -180,18 +180,19 @@ def test_weights_scale_the_actor_s_whole_loss() -> None:  # K3
     assert torch.allclose(0.25 * full, quarter, atol=1e-7)
 
 
-def test_the_actor_climbs_the_lower_of_both_critics_of_this_update() -> None:
-    # With a temperature near zero its gradient is that of -min Q alone.
-    sac = make_sac()
-    with torch.no_grad():
-        sac.log_temperature.fill_(-30.0)
+def test_actor_and_temperature_follow_their_own_losses_alone() -> None:
     batch = make_batch()
     other = make_sac()
     other._noise(batch.observations)  # the critic's target has drawn the first noise
-    actions, _ = other.policy.sample(batch.observations, other._noise(batch.observations))
-    (-other.critic(batch.observations, actions).amin(0).mean()).backward()
+    actions, log_probs = other.policy.sample(batch.observations, other._noise(batch.observations))
+    # The temperature begins at 1: mean(log pi - min Q), without anything of the temperature's loss.
+    (log_probs - other.critic(batch.observations, actions).amin(0)).mean().backward()
     expected = torch.cat([p.grad.flatten() for p in other.policy.parameters() if p.grad is not None])
+    sac = make_sac()
     assert torch.allclose(policy_gradient(sac, batch), expected, atol=1e-6)
+    # d/dlog alpha of -alpha mean(log pi + target) at alpha = 1; the target is -1 for each of two dimensions.
+    assert sac.log_temperature.grad is not None
+    assert sac.log_temperature.grad.item() == pytest.approx(-(log_probs.mean().item() - 2), abs=1e-5)
 
 
 def test_a_missing_reward_is_loud() -> None:
