@@ -9,6 +9,7 @@ class UserError(Exception):
 
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the nearest allowed word, or an empty string where none is near."""
-    near = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.5)
-    return f"; did you mean '{near[0]}'?" if near else ""
+    """`; did you mean 'x'?` for the nearest allowed word (in any case), or an empty string where none is near."""
+    by_lower_case = {name.lower(): name for name in allowed}
+    near = difflib.get_close_matches(word.lower(), by_lower_case, n=1, cutoff=0.6)
+    return f"; did you mean '{by_lower_case[near[0]]}'?" if near else ""

@@ -1,6 +1,7 @@
 """Checkpoints: one file with everything that is needed to continue exactly."""
 
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,9 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"there is no {path.name} in {path.parent}: expected a file that a run has written")
     try:
+        with zipfile.ZipFile(path) as archive:  # torch.load does not compare checksums
+            if archive.testzip() is not None:
+                raise zipfile.BadZipFile("checksum")
         content = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch.load raises many kinds for a damaged file
         raise UserError(f"{path} is damaged or not a checkpoint ({type(error).__name__})") from error

@@ -4,15 +4,18 @@ import os
 import re
 import sys
 import traceback
+from argparse import ArgumentParser
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from conf.errors import UserError, did_you_mean
+from conf.errors import UserError
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
@@ -21,7 +24,8 @@ HELP = """\
 
 Give options as key=value. Most used:
   algorithm=<name>                   what to train (below); required
-  env=<name>                         where (below); env.id=<id> takes any continuous Gymnasium environment
+  env=<name>                         where (below), by default hopper
+  env.id=<id>                        instead of env: any Gymnasium environment with continuous actions
   optimised_hyperparameters=<name>   a preset on top of the algorithm (below)
   seed=<n>  runs=<n>                 first seed, and how many seeds to train side by side
   steps=<n>                          environment steps
@@ -58,89 +62,99 @@ def command_line(task: Callable[[DictConfig], float | None], config_name: str = 
         return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us as they are
     debug = any(re.fullmatch(r"debug=(true|True|1)", argument) for argument in sys.argv[1:])
+    started = several = False
+    failures: list[Exception] = []
+
+    def job(composed: DictConfig) -> float | None:
+        nonlocal started
+        started = True
+        try:
+            return task(composed)
+        except Exception as error:  # past Hydra, which would print a line of its own
+            failures.append(error)
+            return None
+
     try:
-        sys.argv[1:] = with_saved_overrides(sys.argv[1:])
-        from training.config import register_schemas  # needs PyTorch
-
-        register_schemas()
-        hydra.main(config_path=str(CONF), config_name=config_name)(task)()
+        several = prepare_arguments()
+        hydra.main(config_path=str(CONF), config_name=config_name)(task if several else job)()
+        if failures:
+            raise failures[0]
+    except KeyboardInterrupt as error:
+        status = getattr(error, "exit_status", 130)  # RunInterruptedError's
+        _stop(f"stopped by {error}" if str(error) else "stopped", status, False)
     except (UserError, HydraException, OmegaConfBaseException) as error:
-        _stop(str(error) if isinstance(error, UserError) else explain(error), 2, debug)
+        _stop(_explained(error), 2, debug)
     except Exception as error:
-        from training.loop import RunInterruptedError
+        if "allocate memory" in str(error) or isinstance(error, MemoryError):
+            advice = "try smaller networks, a smaller memory.size, or fewer runs"
+            _stop(f"there is not enough memory for this configuration; {advice} ({error})", 2, debug)
+        status = 1 if started or several else 2
+        _stop(f"{type(error).__name__}: {error} (debug=true shows where)", status, debug)
 
-        if isinstance(error, RunInterruptedError):
-            _stop(f"stopped by {error}; go on with resume=<folder>", error.exit_status, False, "interrupted")
-        _stop(f"{type(error).__name__}: {error} (debug=true shows where)", 1, debug, "failed")
 
-
-def _stop(message: str, status: int, debug: bool, kind: str = "error") -> None:
+def _stop(message: str, status: int, debug: bool) -> NoReturn:
     if debug:
         traceback.print_exc()
+    kind = {1: "failed", 2: "error"}.get(status, "interrupted")
     print(f"{kind}: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(status)
 
 
-def with_saved_overrides(arguments: list[str]) -> list[str]:
-    """With resume=<folder>, the overrides of that run come first, then the new ones."""
-    folders = [argument.removeprefix("resume=") for argument in arguments if argument.startswith("resume=")]
-    if not folders or folders[-1] in ("null", ""):
-        return arguments
-    path = Path(folders[-1]) / ".hydra" / "overrides.yaml"
+def _explained(error: Exception) -> str:
+    if isinstance(error, UserError):
+        return str(error)
+    from training.explain import explain
+
+    chosen = [argument.partition("=")[2] for argument in sys.argv[1:] if argument.startswith("algorithm=")]
+    return explain(error, chosen[-1] if chosen else None)
+
+
+def prepare_arguments() -> bool:
+    """Check what was typed, and complete it: the overrides of a run that is resumed, and `env=custom` for an id.
+
+    Returns whether it asks for several runs (-m).
+    """
+    options = _options_parser().parse_intermixed_args(sys.argv[1:])
+    from training.config import register_schemas  # needs PyTorch
+    from training.explain import check_overrides, parse_overrides
+
+    register_schemas()
+    if options.hydra_help or options.shell_completion:
+        return False
+    overrides = parse_overrides(options.overrides)
+    check_overrides(overrides, bool(options.multirun))
+    typed = {override.key_or_group: override.value() for override in overrides if not override.is_sweep_override()}
+    keys = {override.key_or_group for override in overrides}
+    if typed.get("resume"):
+        sys.argv[1:1] = saved_overrides(Path(str(typed["resume"])))
+    elif "env.id" in keys and "env" not in keys:
+        sys.argv[1:1] = ["env=custom"]
+    return bool(options.multirun)
+
+
+def _options_parser() -> ArgumentParser:
+    """Hydra's, but an error is one line."""
+    parser: ArgumentParser = get_args_parser()
+
+    def refuse(message: str) -> NoReturn:
+        raise UserError(f"{message}: expected key=value, or an option of --hydra-help")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    return parser
+
+
+def saved_overrides(folder: Path) -> list[str]:
+    """What the run in `folder` was started with; new overrides come after it."""
+    path = folder / ".hydra" / "overrides.yaml"
     try:
         saved = OmegaConf.to_object(OmegaConf.load(path))
     except OSError:
-        raise UserError(f"resume={folders[-1]} is not the folder of a run: there is no .hydra/overrides.yaml") from None
+        raise UserError(f"resume={folder} is not the folder of a run: there is no .hydra/overrides.yaml") from None
     except Exception:  # whatever a YAML parser may raise
         saved = None
     if not isinstance(saved, list) or not all(isinstance(item, str) for item in saved):
         raise UserError(f"{path} is damaged: expected a list of overrides")
-    return saved + arguments
-
-
-def explain(error: Exception) -> str:
-    """Hydra's and OmegaConf's errors in one line: what, where, what is allowed."""
-    text = str(error)
-    if match := re.search(r"Could not find '(\w+)/([^']+)'", text):
-        group, name = match.groups()
-        options = _options(group)
-        return f"{group}={name} is not known{did_you_mean(name, options)} Expected one of: {', '.join(options)}"
-    if match := re.search(r"You must specify '(\w+)'", text):
-        return f"{match[1]}=<name> is missing. Expected one of: {', '.join(_options(match[1]))}"
-    if match := re.search(r"Could not override '([^']+)'", text):
-        return f"{match[1]} is not a key{did_you_mean(match[1], _keys())} See --cfg job for all keys"
-    if match := re.search(r"Key '([^']+)' (?:is )?not in '(\w+)'", text):
-        full = re.search(r"full_key: (\S+)", text)
-        key = full[1] if full else match[1]
-        return f"{key} is not a key{did_you_mean(key, _keys())} See --cfg job for all keys"
-    full = re.search(r"full_key: (\S+)", text)
-    first = text.strip().split("\n")[0]
-    return f"{full[1]}: {first}" if full and full[1] not in first else first
-
-
-def _options(group: str) -> list[str]:
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-
-
-def _keys() -> list[str]:
-    """Every key of every learner and imitation module."""
-    from algorithms import IMITATION_MODULES, LEARNERS
-    from training.config import Config
-
-    keys = _leaves("", OmegaConf.structured(Config))
-    for learner in LEARNERS.values():
-        keys += _leaves("reinforcement.", OmegaConf.structured(learner.config_class))
-    for module in IMITATION_MODULES.values():
-        keys += _leaves("imitation.", OmegaConf.structured(module.config_class))
-    return sorted({*keys, "learner", "optimised_hyperparameters"})
-
-
-def _leaves(prefix: str, node: DictConfig) -> list[str]:
-    keys: list[str] = []
-    for key in map(str, node):
-        child = None if OmegaConf.is_missing(node, key) else node[key]
-        keys += _leaves(f"{prefix}{key}.", child) if isinstance(child, DictConfig) else [f"{prefix}{key}"]
-    return keys
+    return saved
 
 
 def help_text() -> str:
@@ -151,9 +165,11 @@ def help_text() -> str:
 
 
 def _described(group: str) -> str:
+    names = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    width = max(map(len, names), default=0) + 1
     lines = []
-    for name in _options(group):
+    for name in names:
         comments = (line for line in (CONF / group / f"{name}.yaml").read_text().splitlines() if line.startswith("# "))
         first = next((line[2:] for line in comments if "@package" not in line), "")
-        lines.append(f"  {name:<24} {first}".rstrip())
+        lines.append(f"  {name:<{width}} {first}".rstrip())
     return "\n".join(lines) or "  none yet"

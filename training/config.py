@@ -1,8 +1,11 @@
 """The root of the configuration, and the way from what was typed to checked dataclasses."""
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,15 +15,18 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from algorithms import IMITATION_MODULES, LEARNERS
 from algorithms.base import MemoryConfig, TrainingConfig
 from algorithms.behavioural_cloning import BCPretrainingConfig
-from conf.errors import UserError
-from conf.fields import Section, choice, problem, ranged
+from conf.errors import UserError, did_you_mean
+from conf.fields import Section, choice, expected, problem, ranged, unwrapped
 from environments.construction import EnvironmentConfig
+from training.cli import CONF
+
+GROUPS = ("algorithm", "env", "learner", "optimised_hyperparameters")  # what is chosen by name
 
 
 @dataclass
 class EvaluationConfig(Section):
     interval: int = ranged(10_000, 1)  # steps (or behavioural-cloning iterations) between evaluations
-    episodes: int = ranged(30, 1)  # greedy episodes per evaluation and run
+    episodes: int = ranged(30, 1, 100_000)  # greedy episodes per evaluation and run
 
 
 @dataclass
@@ -42,10 +48,10 @@ class Config(Section):
 
     algorithm: str = MISSING
     seed: int = ranged(0, 0, 2**31 - 1)
-    runs: int = ranged(1, 1)  # seeds seed, seed + 1, ... trained side by side in one program
+    runs: int = ranged(1, 1, 10_000)  # seeds seed, seed + 1, ... trained side by side in one program
     steps: int = ranged(1_000_000, 0)  # environment steps of each run
     device: str = "cpu"  # cpu, cuda, cuda:0, ...
-    threads: int = ranged(1, 1)  # of PyTorch; several small networks run best with one thread each
+    threads: int = ranged(1, 1, 1024)  # of PyTorch; several small networks run best with one thread each
     precision: str = choice("fp32", "fp32", "bf16")
     resume: str | None = None  # folder of a run to go on with
     output_folder: str = "outputs"
@@ -85,26 +91,31 @@ def parse(composed: DictConfig) -> Config:
     Raises:
         UserError: a value is out of range, or values do not fit together.
     """
-    check_ranges(composed)
+    algorithm = OmegaConf.select(composed, "algorithm")
+    check_values(composed, algorithm)
+    check_environment(composed.env)
     config = OmegaConf.to_object(composed)
     assert isinstance(config, Config)
     check_combinations(config)
     return config
 
 
-def check_ranges(node: DictConfig, path: str = "") -> None:
-    """Check every value against the range of its field, naming the full key."""
+def check_values(node: DictConfig, algorithm: str | None, path: str = "") -> None:
+    """Check every key and value against its field, naming the full key: `+key=` would bypass the schemas."""
     schema = OmegaConf.get_type(node)
-    fields = {f.name: f for f in dataclasses.fields(schema)} if dataclasses.is_dataclass(schema) else {}
+    fields = {f.name: f for f in dataclasses.fields(schema)} if dataclasses.is_dataclass(schema) else None
     for key in map(str, node):
         full = f"{path}{key}"
+        if fields is not None and key not in fields:
+            raise UserError(unknown_key(full, algorithm))
         if OmegaConf.is_missing(node, key):
-            raise UserError(f"{full} has no value")
+            raise UserError(f"{full} has no value" + (f": expected {expected(fields[key])}" if fields else ""))
         value = node[key]
         if isinstance(value, DictConfig):
-            check_ranges(value, f"{full}.")
-        elif key in fields and (allowed := problem(fields[key], value)):
-            raise UserError(f"{full}={value!r} is not allowed: expected {allowed}")
+            check_values(value, algorithm, f"{full}.")
+        elif fields and (allowed := problem(fields[key], value)):
+            near = did_you_mean(str(value), fields[key].metadata.get("allowed", ()))
+            raise UserError(f"{full}={value} is not allowed: expected {allowed}{near}")
 
 
 def check_combinations(config: Config) -> None:
@@ -135,9 +146,28 @@ def check_combinations(config: Config) -> None:
             f"imitation.mix_expert_data={imitation.mix_expert_data} is not allowed with algorithm={config.algorithm}: "
             "demonstrations carry no true reward; expected none"
         )
+    if config.seeds[-1] >= 2**31:
+        raise UserError(f"seed={config.seed} with runs={config.runs} goes beyond the largest seed, {2**31 - 1}")
+    if config.env.backend == "envpool" and not all(map(find_spec, ("envpool", "environments.envpool"))):
+        raise UserError("env.backend=envpool is not installed: expected gymnasium")
     check_device(config.device)
-    if config.env.backend == "envpool" and config.env.num_envs < 1:
-        raise UserError("env.num_envs must be at least 1")
+
+
+def check_environment(env: DictConfig) -> None:
+    """A named environment keeps its id: its demonstrations and folders go by the name."""
+    if not env.id:
+        raise UserError("env.id has no value: expected the id of a Gymnasium environment, as in env.id=Swimmer-v4")
+    if env.version not in (None, "v4", "v5"):
+        raise UserError(f"env.version={env.version} is not allowed: expected v4 or v5")
+    path = CONF / "env" / f"{env.name}.yaml"
+    if not path.is_file():
+        return
+    pattern = str(OmegaConf.to_container(OmegaConf.load(path))["id"])  # type: ignore[call-overload, index]
+    if not re.fullmatch(re.escape(pattern).replace(re.escape("${.version}"), r"v\d+"), env.id):
+        raise UserError(f"env.id={env.id} is not env={env.name}: leave out env={env.name} and its env.version")
+    if env.version is not None and env.id != pattern.replace("${.version}", env.version):
+        advice = f"write env.version={env.id[-2:]} instead" if "${.version}" in pattern else "leave env.version out"
+        raise UserError(f"env.version={env.version} does not apply to {env.id}: {advice}")
 
 
 def check_device(name: str) -> None:
@@ -159,3 +189,60 @@ def learner_class(config: Config) -> Any:
 
 def imitation_class(config: Config) -> Any:
     return next(c for c in IMITATION_MODULES.values() if c.config_class is type(config.imitation))
+
+
+@cache
+def known_keys() -> dict[str, dataclasses.Field[Any]]:
+    """Every key of the root, of every learner and of every imitation module, with its field; sections included."""
+    keys = _keys_of(Config, "")
+    for learner in LEARNERS.values():
+        keys |= _keys_of(learner.config_class, "reinforcement.")
+    for module in IMITATION_MODULES.values():
+        keys |= _keys_of(module.config_class, "imitation.")
+    return keys
+
+
+def _keys_of(schema: Any, prefix: str) -> dict[str, dataclasses.Field[Any]]:
+    keys = {}
+    for item in dataclasses.fields(schema):
+        keys[f"{prefix}{item.name}"] = item
+        kind = unwrapped(item.type)[0]
+        if dataclasses.is_dataclass(kind):
+            keys |= _keys_of(kind, f"{prefix}{item.name}.")
+    return keys
+
+
+def unknown_key(key: str, algorithm: str | None) -> str:
+    """Why a key is refused: whose it is, if it is another algorithm's or learner's, or what is nearest."""
+    if key in known_keys():
+        owners = _owners(key)
+        return f"{key} does not apply to algorithm={algorithm}: it is an option of {', '.join(owners)}"
+    return f"{key} is not a key{_nearest_key(key) or '.'} See --cfg job for all keys"
+
+
+def _owners(key: str) -> list[str]:
+    if key.startswith("reinforcement."):
+        return [f"learner={name}" for name, c in LEARNERS.items() if key in _keys_of(c.config_class, "reinforcement.")]
+    modules = {name for name, c in IMITATION_MODULES.items() if key in _keys_of(c.config_class, "imitation.")}
+    return [path.stem for path in sorted((CONF / "algorithm").glob("*.yaml")) if _module_of(path) in modules]
+
+
+def _module_of(algorithm: Path) -> str | None:
+    match = re.search(r"^\s*- override /imitation: (\w+)", algorithm.read_text(), re.MULTILINE)
+    return match[1] if match else None
+
+
+def _nearest_key(key: str) -> str:
+    """`; did you mean ...?` by the last word first (batch_size), then by the beginning, then by likeness."""
+    names = sorted({*known_keys(), *GROUPS})
+    last = key.replace("-", "_").split(".")[-1]
+    near = [name for name in names if name.split(".")[-1] == last]
+    if not near and "." not in key and len(key) > 2:
+        near = [name for name in GROUPS if key.startswith(name) or name.startswith(key)]
+    if near:
+        return f"; did you mean {' or '.join(repr(name) for name in near[:3])}?"
+    return did_you_mean(key, names) or _nearest_last_word(last, names)
+
+
+def _nearest_last_word(word: str, names: list[str]) -> str:
+    return did_you_mean(word, {name.split(".")[-1] for name in names})

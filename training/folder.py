@@ -6,6 +6,7 @@ import json
 import os
 import platform
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,13 @@ from conf.errors import UserError
 PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "hydra-core", "h5py")
 
 
-def new_folder(parent: Path) -> Path:
-    """A folder `<month>-<day>_<hour>-<minute>-<second>` that did not exist, numbered if that second is taken.
+def new_folder(parent: Path, name: str | None = None) -> Path:
+    """A folder that did not exist: `name`, or `<month>-<day>_<hour>-<minute>-<second>`; numbered if that is taken.
 
     Raises:
         UserError: nothing can be written there.
     """
-    name = datetime.now().strftime("%m-%d_%H-%M-%S")
+    name = name or datetime.now().strftime("%m-%d_%H-%M-%S")
     for attempt in range(1, 1000):
         folder = parent / (name if attempt == 1 else f"{name}_{attempt}")
         try:
@@ -35,11 +36,29 @@ def new_folder(parent: Path) -> Path:
     raise UserError(f"cannot find a free name for results in {parent}")
 
 
+def sweep_folder(parent: Path, name: str) -> Path:
+    """The folder `name` that Hydra has made for a run of a sweep, unless a run is in it; with an empty `.hydra/`."""
+    folder = parent / name
+    try:
+        (folder / ".hydra").mkdir(parents=True)
+        return folder
+    except FileExistsError:
+        folder = new_folder(parent, name)
+        (folder / ".hydra").mkdir()
+        return folder
+    except OSError as error:
+        raise UserError(f"cannot write results to {folder}: {error.strerror}") from error
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Replace a small file as a whole, so that a reader never sees half of it."""
     temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -68,11 +87,31 @@ class Status:
         write_json(self.path, self.content)
 
 
+def read_status(folder: Path) -> dict[str, Any]:
+    """`status.json`, or nothing where there is none or it is damaged."""
+    try:
+        content = json.loads((folder / "status.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def mark_ended(folder: Path, state: str, error: str | None) -> None:
-    """Say how a run ended, whatever happened to the program that ran it."""
-    path = folder / "status.json"
-    content = json.loads(path.read_text()) if path.exists() else {}
-    write_json(path, {**content, "state": state, "error": error})
+    """Say how a run ended, whatever happened to the program that ran it; on a full disk perhaps not even that."""
+    with suppress(OSError):
+        write_json(folder / "status.json", {**read_status(folder), "state": state, "error": error})
+
+
+def running_process(status: dict[str, Any]) -> int | None:
+    """The process that is still at work on a run, if there is one on this machine."""
+    process = status.get("process")
+    if status.get("state") != "running" or status.get("host") != platform.node() or process == os.getpid():
+        return None
+    try:
+        arguments = Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return None
+    return process if b"train" in arguments else None
 
 
 def _version(package: str) -> str | None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from algorithms.base import Metrics
+from conf.errors import UserError
 from environments.reference_scores import reference_scores
 from environments.trajectories import Trajectory
 from training import checkpoint
@@ -28,11 +29,11 @@ from training.phases import Phase
 from training.records import Records
 
 
-class RunInterruptedError(Exception):
+class RunInterruptedError(KeyboardInterrupt):
     """SIGTERM or Ctrl-C came; a checkpoint has been written."""
 
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(signal.Signals(signal_number).name)
+    def __init__(self, signal_number: int, folder: Path) -> None:
+        super().__init__(f"{signal.Signals(signal_number).name}; go on with resume={folder}")
         self.exit_status = 128 + signal_number
 
 
@@ -48,7 +49,6 @@ class Loop:
         self.phase_index, self.step = 0, 0
         self.seconds_before, self.started = 0.0, time.perf_counter()
         self.status = Status(folder, config.device)
-        self.records = Records(folder, config, resumed["records"] if resumed else None)
         self.references = reference_scores(config.env.id)
         self.evaluator = Evaluator(
             config.env.id,
@@ -65,6 +65,8 @@ class Loop:
         self.signal_number = 0
         if resumed:
             self._load(resumed)
+        # Last, because it cuts the tables back to the checkpoint: nothing may be refused after it.
+        self.records = Records(folder, config, resumed["records"] if resumed else None)
 
     def run(self) -> None:
         """Run to the end.
@@ -98,8 +100,9 @@ class Loop:
             self._check_finite(metrics)
             bar.set_postfix_str(self._evaluate(phase))
         if self.signal_number:
+            self._check_finite(metrics)
             self.save_checkpoint()
-            raise RunInterruptedError(self.signal_number)
+            raise RunInterruptedError(self.signal_number, self.folder)
         if config.checkpoint.interval and self._due(config.checkpoint.interval, phase):
             self._check_finite(metrics)
             self.save_checkpoint()
@@ -186,11 +189,15 @@ class Loop:
 
     def _load(self, saved: dict[str, Any]) -> None:
         names = [phase.name for phase in self.parts.phases]
-        self.phase_index, self.step = names.index(saved["phase"]), saved["step"]
         self.seconds_before, self.warned = saved["seconds"], saved["warned"]
         self.best_returns, self.best_policy = saved["best_returns"], saved["best_policy"]
-        for name, part in self._stateful(self.parts.phases[self.phase_index]).items():
-            part.load_state_dict(saved["parts"][name])
+        try:
+            self.phase_index, self.step = names.index(saved["phase"]), saved["step"]
+            for name, part in self._stateful(self.parts.phases[self.phase_index]).items():
+                part.load_state_dict(saved["parts"][name])
+        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            path = self.folder / "checkpoint.pt"
+            raise UserError(f"{path} does not fit this configuration or version: {error}") from error
 
     def _stateful(self, phase: Phase) -> dict[str, Any]:
         parts: dict[str, Any] = {"learner": self.parts.learner, "imitation": self.parts.imitation}

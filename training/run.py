@@ -12,12 +12,13 @@ from omegaconf import DictConfig, OmegaConf
 from conf.errors import UserError
 from training import checkpoint
 from training.config import Config
-from training.folder import mark_ended, new_folder, write_atomically
-from training.loop import RunInterruptedError
+from training.folder import mark_ended, new_folder, read_status, running_process, sweep_folder, write_atomically
+from training.phases import Interaction
 
 # What may differ between a run and its continuation; nothing of it changes what has been computed so far.
-CHANGEABLE = ("steps", "resume", "threads", "device", "debug", "save_trajectories", "render", "output_folder")
+CHANGEABLE = ("steps", "threads", "device", "debug", "save_trajectories", "render", "output_folder", "resume")
 CHANGEABLE_SECTIONS = ("logging.", "checkpoint.", "evaluation.")
+CHECKPOINT_KEYS = {"phase", "step", "seconds", "warned", "best_returns", "best_policy", "records", "parts"}
 
 
 @contextmanager
@@ -25,21 +26,18 @@ def open_run(config: Config, composed: DictConfig) -> Iterator[tuple[Path, dict[
     """The run's folder and, with `resume`, its checkpoint. However the run ends, `status.json` says so.
 
     Raises:
-        UserError: the folder cannot be made, or the run in `resume` cannot be continued with this configuration.
+        UserError: the folder cannot be made, or the run in `resume` cannot be continued with this configuration;
+            its folder stays as it was.
     """
-    if config.resume:
-        folder = Path(config.resume)
-        check_unchanged(OmegaConf.load(folder / ".hydra" / "config.yaml"), composed)
-        resumed = checkpoint.load(folder / "checkpoint.pt", config.device)
-    else:
-        folder, resumed = _new_run(config, composed), None
+    folder, resumed = _resumed_run(config, composed) if config.resume else (_new_run(config, composed), None)
     try:
         yield folder, resumed
-    except RunInterruptedError:
+    except KeyboardInterrupt:  # also RunInterruptedError
         mark_ended(folder, "interrupted", None)
         raise
     except BaseException as error:
-        mark_ended(folder, "failed", f"{type(error).__name__}: {error}")
+        if not (resumed and isinstance(error, UserError)):
+            mark_ended(folder, "failed", f"{type(error).__name__}: {error}")
         raise
     else:
         mark_ended(folder, "finished", None)
@@ -48,23 +46,65 @@ def open_run(config: Config, composed: DictConfig) -> Iterator[tuple[Path, dict[
 def _new_run(config: Config, composed: DictConfig) -> Path:
     hydra = HydraConfig.get() if HydraConfig.initialized() else None
     if hydra and hydra.mode == RunMode.MULTIRUN:
-        folder = Path(hydra.sweep.dir) / hydra.sweep.subdir
-        if (folder / "status.json").exists():
-            raise UserError(f"{folder} already holds a run: nothing is overwritten; choose another hydra.sweep.dir")
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = sweep_folder(Path(hydra.sweep.dir), hydra.sweep.subdir)
     else:
         environment = config.env.name.replace("/", "-")
         folder = new_folder(Path(config.output_folder) / f"{config.algorithm}_{environment}")
-    (folder / ".hydra").mkdir()
+        (folder / ".hydra").mkdir()
     overrides = list(hydra.overrides.task) if hydra else []
-    write_atomically(folder / ".hydra" / "config.yaml", OmegaConf.to_yaml(composed, resolve=True))
-    write_atomically(folder / ".hydra" / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(overrides)))
-    if hydra:
-        write_atomically(folder / ".hydra" / "hydra.yaml", OmegaConf.to_yaml(OmegaConf.create({"hydra": hydra})))
+    try:
+        write_atomically(folder / ".hydra" / "config.yaml", OmegaConf.to_yaml(composed, resolve=True))
+        write_atomically(folder / ".hydra" / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(overrides)))
+        if hydra:
+            write_atomically(folder / ".hydra" / "hydra.yaml", OmegaConf.to_yaml(OmegaConf.create({"hydra": hydra})))
+    except OSError as error:
+        mark_ended(folder, "failed", str(error))
+        raise UserError(f"cannot write results to {folder}: {error.strerror}") from error
     return folder
 
 
-def check_unchanged(saved: Any, composed: DictConfig, prefix: str = "") -> None:
+def _resumed_run(config: Config, composed: DictConfig) -> tuple[Path, dict[str, Any]]:
+    """The folder and checkpoint of a run that can go on. Only reads."""
+    folder = Path(str(config.resume))
+    saved = _saved_configuration(folder)
+    check_unchanged(saved, composed)
+    status = read_status(folder)
+    if process := running_process(status):
+        raise UserError(f"resume={folder}: process {process} is still at work on this run; wait for it or stop it")
+    content = checkpoint.load(folder / "checkpoint.pt", config.device)
+    check_checkpoint(folder, content)
+    taken = content["step"] if content["phase"] == Interaction.name else 0
+    if config.steps < taken:
+        raise UserError(f"steps={config.steps}: the run in {folder} has taken {taken} steps; expected more than that")
+    if status.get("state") == "finished" and config.steps <= max(taken, saved.steps):
+        extend = f"; to go on, give steps=<more than {taken}>" if taken else ""
+        raise UserError(f"resume={folder}: this run has finished, nothing is left to do{extend}")
+    return folder, content
+
+
+def _saved_configuration(folder: Path) -> DictConfig:
+    path = folder / ".hydra" / "config.yaml"
+    try:
+        saved = OmegaConf.load(path)
+        if isinstance(saved, DictConfig) and isinstance(saved.steps, int):
+            return saved
+    except Exception as error:  # whatever a YAML parser may raise
+        raise UserError(f"{path} is missing or damaged ({type(error).__name__}): expected a run's settings") from error
+    raise UserError(f"{path} is damaged: expected a run's settings")
+
+
+def check_checkpoint(folder: Path, content: dict[str, Any]) -> None:
+    """Raises UserError where something is missing that the rest of the folder has to have, too."""
+    if missing := CHECKPOINT_KEYS - set(content):
+        raise UserError(f"{folder / 'checkpoint.pt'} is not a run's checkpoint: {', '.join(sorted(missing))} missing")
+    for name in ("evaluations", "metrics"):
+        table, expected = folder / f"{name}.csv", content["records"].get(name, 0)
+        found = table.stat().st_size if table.is_file() else 0
+        if found < expected:
+            raise UserError(f"{table} is missing or cut off: {found} bytes, expected {expected} or more")
+
+
+def check_unchanged(saved: DictConfig, composed: DictConfig) -> None:
     """Refuse to continue a run with a configuration that it was not started with."""
     saved_leaves = _leaves(saved)
     new_leaves = _leaves(OmegaConf.create(OmegaConf.to_yaml(composed, resolve=True)))
@@ -75,7 +115,8 @@ def check_unchanged(saved: Any, composed: DictConfig, prefix: str = "") -> None:
         if before != now:
             raise UserError(
                 f"{key}={now} does not fit the run that is to be resumed, which has {key}={before}; only "
-                f"{', '.join(CHANGEABLE)} and {', '.join(section + '*' for section in CHANGEABLE_SECTIONS)} may change"
+                f"{', '.join(CHANGEABLE[:-1])} and {', '.join(section + '*' for section in CHANGEABLE_SECTIONS)} "
+                "may change"
             )
 
 

@@ -1,0 +1,85 @@
+"""The command line as a newcomer meets it."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from conf.errors import did_you_mean
+from tests.training.commands import QUICK, run, run_folders, status_of
+from training.cli import CONF, help_text
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = ("torch", "gymnasium", "matplotlib", "pandas", "h5py", "tensorboard")
+
+
+def names(group: str) -> list[str]:
+    return [path.stem for path in (CONF / group).glob("*.yaml")]
+
+
+def test_help_is_quick_and_imports_nothing_heavy() -> None:
+    program = (
+        "import sys; sys.argv = ['train.py', '--help']; import train; train.command_line(train.train); "
+        f"print([name for name in {HEAVY} if name in sys.modules])"
+    )
+    seconds = []
+    for _ in range(3):  # the machine may be busy
+        started = time.perf_counter()
+        result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+        seconds.append(time.perf_counter() - started)
+        assert result.stdout.splitlines()[-1] == "[]"
+        assert not result.stderr
+        if seconds[-1] < 2:
+            break
+    assert min(seconds) < 2
+
+
+def test_help_describes_every_choice_in_one_line() -> None:
+    text = help_text()
+    described = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line.startswith("  ")}
+    for group in ("algorithm", "env", "optimised_hyperparameters"):
+        for name in names(group):
+            assert described[name], name
+    for key in ("algorithm", "env", "env.id", "seed", "steps", "resume", "device", "imitation.trajectories"):
+        assert f"  {key}=" in text
+    assert max(map(len, text.splitlines())) <= 120
+
+
+def test_print_configuration_instead_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = run("algorithm=GAIL", "env=ant", "--cfg", "job")
+    assert (outcome.status, outcome.error) == (0, "")
+    assert "grad_penalty: 1.0" in outcome.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_run_with_an_id_has_its_own_name(tmp_path: Path) -> None:
+    quick = [argument for argument in QUICK if argument != "env=pendulum"]
+    outcome = run("algorithm=SAC", "env.id=Pendulum-v1", "steps=30", *quick, f"output_folder={tmp_path}")
+    assert outcome.status == 0, outcome.error
+    [folder] = run_folders(tmp_path)
+    assert folder.parent.name == "SAC_Pendulum-v1"
+    assert run(f"resume={folder}", "steps=40").status == 0
+
+
+def test_sweep_has_a_folder_for_each_run(tmp_path: Path) -> None:
+    for _ in range(2):
+        outcome = run("-m", "seed=3,4", "algorithm=SAC", "steps=30", *QUICK, f"output_folder={tmp_path}")
+        assert outcome.status == 0, outcome.error
+    folders = [path for path in tmp_path.glob("SAC_pendulum_sweep/*/*") if path.is_dir()]
+    assert len(folders) == 4
+    assert {status_of(folder)["state"] for folder in folders} == {"finished"}
+
+
+def test_sweep_says_which_run_was_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = run("-m", "runs=-1,0", "algorithm=SAC")
+    assert outcome.status == 2
+    assert outcome.error.splitlines()[-1].startswith("error: runs=-1 is not allowed")
+
+
+def test_nearest_word_in_any_case() -> None:
+    assert did_you_mean("gail", ["GAIL", "SAC"]) == "; did you mean 'GAIL'?"
+    assert did_you_mean("xyz", ["GAIL", "SAC"]) == ""

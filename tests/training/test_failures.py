@@ -1,0 +1,206 @@
+"""What goes wrong during a run: the last good state stays, status.json says why, and the run can go on."""
+
+import errno
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from gymnasium.envs.classic_control.pendulum import PendulumEnv
+
+from algorithms.learners.sac import SAC
+from tests.training.commands import QUICK, Outcome, assert_refused, fingerprint, run, run_folders, status_of
+from training import checkpoint
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Fault:
+    """Stands in for a method and breaks from its n-th call on."""
+
+    def __init__(self, original: Callable[..., Any], calls: int, broken: Callable[..., Any]) -> None:
+        self.original, self.calls_left, self.broken = original, calls, broken
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        self.calls_left -= 1
+        return (self.original if self.calls_left >= 0 else self.broken)(*arguments, **options)
+
+    def __get__(self, instance: Any, owner: Any) -> Callable[..., Any]:
+        return lambda *arguments, **options: self(instance, *arguments, **options)
+
+
+def short_run(folder: Path) -> Outcome:
+    return run("algorithm=SAC", "steps=60", *QUICK, f"output_folder={folder}")
+
+
+def assert_failed(outcome: Outcome, outputs: Path, reason: str, last_good_step: int) -> Path:
+    """Exit status 1 with one line, the reason in status.json, and a whole checkpoint of the last good step."""
+    assert outcome.status == 1
+    assert outcome.error.startswith("failed: ")
+    assert outcome.error.count("\n") == 1
+    assert reason in outcome.error
+    [folder] = run_folders(outputs)
+    status = status_of(folder)
+    assert status["state"] == "failed"
+    assert reason in str(status["error"])
+    assert checkpoint.load(folder / "checkpoint.pt")["step"] == last_good_step
+    assert not list(folder.rglob("*.part"))
+    return folder
+
+
+def assert_goes_on(folder: Path) -> None:
+    outcome = run(f"resume={folder}")
+    assert outcome.status == 0, outcome.error
+    assert status_of(folder)["state"] == "finished"
+    assert checkpoint.load(folder / "checkpoint.pt")["step"] == 60
+
+
+def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def half_written(content: object, file: Any) -> None:
+        file.write(b"half of a checkpoint")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", Fault(torch.save, 2, half_written))
+    outcome = short_run(tmp_path)
+    monkeypatch.undo()
+    assert_goes_on(assert_failed(outcome, tmp_path, "No space left on device", 40))
+
+
+def test_not_a_number_in_a_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    update = SAC.update
+
+    def poisoned(learner: SAC, *batches: Any) -> dict[str, torch.Tensor]:
+        metrics = update(learner, *batches)
+        with torch.no_grad():
+            next(learner.policy.parameters()).mul_(math.nan)
+        return {name: value * math.nan for name, value in metrics.items()}
+
+    monkeypatch.setattr(SAC, "update", Fault(update, 26, poisoned))  # the first update is after step 20
+    outcome = short_run(tmp_path)
+    monkeypatch.undo()
+    folder = assert_failed(outcome, tmp_path, "is not finite at step 50", 40)
+    assert all(
+        torch.isfinite(value).all() for value in checkpoint.load(folder / "checkpoint.pt")["best_policy"].values()
+    )
+    assert_goes_on(folder)
+
+
+def test_interrupted_with_a_damaged_state_keeps_the_good_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    update = SAC.update
+
+    def poisoned(learner: SAC, *batches: Any) -> dict[str, torch.Tensor]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return {name: value * math.nan for name, value in update(learner, *batches).items()}
+
+    monkeypatch.setattr(SAC, "update", Fault(update, 26, poisoned))
+    outcome = short_run(tmp_path)
+    monkeypatch.undo()
+    assert_failed(outcome, tmp_path, "is not finite at step 46", 40)
+
+
+def test_crash_inside_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(*_: object) -> None:
+        raise RuntimeError("the simulator is unstable")
+
+    monkeypatch.setattr(PendulumEnv, "step", Fault(PendulumEnv.step, 45, crash))
+    outcome = short_run(tmp_path)
+    monkeypatch.undo()
+    assert_goes_on(assert_failed(outcome, tmp_path, "the simulator is unstable", 40))
+
+
+def test_failure_before_the_first_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(*_: object) -> None:
+        raise RuntimeError("no such luck")
+
+    monkeypatch.setattr(PendulumEnv, "step", Fault(PendulumEnv.step, 5, crash))
+    outcome = short_run(tmp_path)
+    assert outcome.status == 1
+    [folder] = run_folders(tmp_path)
+    assert status_of(folder)["state"] == "failed"
+    before = fingerprint(folder)
+    assert_refused(run(f"resume={folder}"), "there is no checkpoint.pt")
+    assert fingerprint(folder) == before
+
+
+def test_disk_full_from_the_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    outcome = short_run(tmp_path)
+    monkeypatch.undo()
+    assert_refused(outcome, "cannot write results", "No space left on device")
+
+
+def start_endless_run(outputs: Path) -> tuple[subprocess.Popen[str], Path]:
+    """A real process, and its folder, once it has written a checkpoint."""
+    command = [sys.executable, str(ROOT / "train.py"), "algorithm=SAC", *QUICK, f"output_folder={outputs}"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not list(outputs.glob("*/*/checkpoint.pt")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return process, run_folders(outputs)[0]
+
+
+@pytest.mark.parametrize(("number", "exit_status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_stopped_from_outside(number: int, exit_status: int, tmp_path: Path) -> None:
+    process, folder = start_endless_run(tmp_path)
+    before = checkpoint.load(folder / "checkpoint.pt")["step"]
+    process.send_signal(number)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == exit_status
+    assert error.splitlines() == [f"interrupted: stopped by {signal.Signals(number).name}; go on with resume={folder}"]
+    assert status_of(folder)["state"] == "interrupted"
+    assert checkpoint.load(folder / "checkpoint.pt")["step"] > before
+
+
+def test_no_second_process_in_a_folder_and_a_kill(tmp_path: Path) -> None:
+    process, folder = start_endless_run(tmp_path)
+    try:
+        assert_refused(run(f"resume={folder}"), f"process {process.pid} is still at work")
+    finally:
+        process.kill()
+        process.communicate()
+    assert status_of(folder)["state"] == "running"
+    step = checkpoint.load(folder / "checkpoint.pt")["step"]
+    assert run(f"resume={folder}", f"steps={step + 10}").status == 0
+    assert status_of(folder)["state"] == "finished"
+
+
+def test_interrupted_sweep_does_not_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    update = SAC.update
+
+    def stopped(learner: SAC, *batches: Any) -> dict[str, torch.Tensor]:
+        os.kill(os.getpid(), signal.SIGINT)
+        return update(learner, *batches)
+
+    monkeypatch.setattr(SAC, "update", Fault(update, 3, stopped))
+    outcome = run("-m", "seed=0,1", "algorithm=SAC", "steps=60", *QUICK, f"output_folder={tmp_path}")
+    assert outcome.status == 130
+    assert [path.name for path in tmp_path.glob("*/*/*") if path.is_dir()] == ["0"]
+
+
+def test_crash_in_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(*_: object) -> None:
+        raise RuntimeError("no such luck")
+
+    monkeypatch.setattr(PendulumEnv, "step", Fault(PendulumEnv.step, 5, crash))
+    outcome = run("-m", "seed=0,1", "algorithm=SAC", "steps=60", *QUICK, f"output_folder={tmp_path}")
+    assert outcome.status == 1
+    assert outcome.error.splitlines()[-1].startswith("failed: RuntimeError: no such luck")
+
+
+def test_too_little_memory(tmp_path: Path) -> None:
+    sizes = "reinforcement.actor.hidden_size=3000000"
+    outcome = run("algorithm=SAC", *QUICK, sizes, f"output_folder={tmp_path}")
+    assert_refused(outcome, "not enough memory", "smaller networks")
+    assert list(tmp_path.iterdir()) == []

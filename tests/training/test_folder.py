@@ -1,0 +1,126 @@
+"""Folders, small files and tables that a run leaves."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from conf.errors import UserError
+from training.folder import (
+    Table,
+    mark_ended,
+    new_folder,
+    read_status,
+    read_table,
+    running_process,
+    sweep_folder,
+    write_atomically,
+    write_json,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_runs_of_the_same_second_get_their_own_folders(tmp_path: Path) -> None:
+    barrier = threading.Barrier(16)
+
+    def start(_: int) -> Path:
+        barrier.wait()
+        return new_folder(tmp_path / "GAIL_hopper")
+
+    with ThreadPoolExecutor(16) as pool:
+        folders = list(pool.map(start, range(16)))
+    assert len(set(folders)) == 16
+    assert all(folder.is_dir() for folder in folders)
+
+
+def test_processes_of_the_same_second_get_their_own_folders(tmp_path: Path) -> None:
+    program = (
+        "import sys, time; from pathlib import Path; from training.folder import new_folder\n"
+        "sys.stdin.readline()\n"
+        "for _ in range(20): print(new_folder(Path(sys.argv[1])))"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "outputs")]
+    processes = [
+        subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    for process in processes:
+        assert process.stdin
+        process.stdin.write("\n")
+        process.stdin.flush()
+    folders = [line for process in processes for line in process.communicate()[0].split()]
+    assert len(set(folders)) == len(folders) == 40
+
+
+def test_names(tmp_path: Path) -> None:
+    assert [new_folder(tmp_path, "0").name for _ in range(3)] == ["0", "0_2", "0_3"]
+    (tmp_path / "1").mkdir()  # as Hydra does
+    assert [sweep_folder(tmp_path, "1").name for _ in range(3)] == ["1", "1_2", "1_3"]
+
+
+@pytest.mark.parametrize("parent", ["file", "file/below", "/proc/nowhere"])
+def test_nothing_can_be_written(parent: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot write results to"):
+        new_folder(tmp_path / parent)
+
+
+def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(UserError, match="Permission denied"):
+        new_folder(tmp_path)
+
+
+def test_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "status.json"
+    write_json(path, {"state": "running"})
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(path, "half")
+    mark_ended(tmp_path, "failed", "no room even for this")
+    assert [file.name for file in tmp_path.iterdir()] == ["status.json"]
+    assert json.loads(path.read_text()) == {"state": "running"}
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[1]", b"\xff\xfe"])
+def test_end_is_marked_over_a_damaged_status(damage: bytes, tmp_path: Path) -> None:
+    (tmp_path / "status.json").write_bytes(damage)
+    assert read_status(tmp_path) == {}
+    mark_ended(tmp_path, "failed", "why")
+    assert read_status(tmp_path) == {"state": "failed", "error": "why"}
+
+
+def test_running_process() -> None:
+    here = {"state": "running", "host": platform.node()}
+    program = [sys.executable, "-c", "print(flush=True); input() # train"]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout and other.stdout.readline()  # it runs by now
+        assert running_process({**here, "process": other.pid}) == other.pid
+        assert running_process({**here, "process": other.pid, "state": "interrupted"}) is None
+        assert running_process({**here, "process": other.pid, "host": "elsewhere"}) is None
+        other.kill()
+    assert running_process({**here, "process": other.pid}) is None
+    assert running_process({**here, "process": os.getpid()}) is None
+    assert running_process({}) is None
+
+
+def test_table_is_cut_back(tmp_path: Path) -> None:
+    table = Table(tmp_path / "rows.csv", ("step", "value"))
+    table.append([{"step": 1, "value": 0.5}])
+    length = table.length
+    table.append([{"step": 2, "value": 0.25}])
+    Table(tmp_path / "rows.csv", ("step", "value"), length).append([{"step": 3, "value": 1.0}])
+    assert [row["step"] for row in read_table(tmp_path / "rows.csv")] == ["1", "3"]
