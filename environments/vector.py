@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from environments.construction import EnvironmentConfig, Spaces, make_environment
+from environments.envpool import EnvPoolBackend
 from memory.absorbing import append_bit
 from memory.batch import Batch
 from models.streams import stream_seed
@@ -118,7 +119,5 @@ class GymnasiumBackend:
 
 def _make_backend(config: EnvironmentConfig, seeds: list[int]) -> Any:
     if config.backend == "envpool":
-        from environments.envpool import EnvPoolBackend  # an optional extra
-
         return EnvPoolBackend(config.id, seeds)
     return GymnasiumBackend(config.id, seeds)

@@ -4,7 +4,6 @@ import dataclasses
 import re
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from algorithms.behavioural_cloning import BCPretrainingConfig
 from conf.errors import UserError, did_you_mean
 from conf.fields import Section, choice, expected, problem, ranged, unwrapped
 from environments.construction import EnvironmentConfig
+from environments.envpool import load_envpool
 from training.cli import CONF
 
 GROUPS = ("algorithm", "env", "learner", "optimised_hyperparameters")  # what is chosen by name
@@ -148,8 +148,8 @@ def check_combinations(config: Config) -> None:
         )
     if config.seeds[-1] >= 2**31:
         raise UserError(f"seed={config.seed} with runs={config.runs} goes beyond the largest seed, {2**31 - 1}")
-    if config.env.backend == "envpool" and not all(map(find_spec, ("envpool", "environments.envpool"))):
-        raise UserError("env.backend=envpool is not installed: expected gymnasium")
+    if config.env.backend == "envpool":
+        load_envpool()
     check_device(config.device)
 
 
