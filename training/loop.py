@@ -127,7 +127,9 @@ class Loop:
 
     def _keep_best(self, returns: list[float]) -> None:
         """Save the latest policy of every seed, and the best one so far of each."""
-        state = {name: value.detach().clone() for name, value in self.parts.learner.policy.state_dict().items()}
+        state = {
+            name: value.detach().clone() for name, value in self.parts.learner.evaluation_policy.state_dict().items()
+        }
         self.save_policy("policy.pt", state)
         for run, (new, old) in enumerate(zip(returns, self.best_returns, strict=True)):
             if new > old:
