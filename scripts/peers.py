@@ -1,0 +1,107 @@
+"""Other libraries, in an environment of their own, timed from here."""
+
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+import venv
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from conf.errors import UserError
+from scripts.timing import Timing
+from training.config import Config
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / ".venv-peers"
+REQUIREMENTS = {"stable-baselines3": "stable-baselines3==2.9.2"}
+
+
+def install(name: str, folder: Path = FOLDER) -> Path:
+    """The Python of a virtual environment that has the library, made when it is first needed.
+
+    It shares this environment's PyTorch, so that both sides compute with the same build.
+
+    Raises:
+        UserError: something cannot be installed.
+    """
+    python = folder / "bin" / "python"
+    pins = [REQUIREMENTS[name], f"torch=={torch.__version__.split('+')[0]}"]
+    stamp = folder / f".{name}"
+    packages = str(Path(torch.__file__).parents[1])
+    wanted = "\n".join([packages, *pins])
+    if stamp.is_file() and stamp.read_text() == wanted:
+        return python
+    print(f"installing {pins[0]} in {folder.name}", file=sys.stderr)
+    try:
+        venv.create(folder, with_pip=True)
+        site = next((folder / "lib").glob("python*/site-packages"))
+        (site / "shared.pth").write_text(packages + "\n")
+        command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *pins]
+        subprocess.run(command, check=True, capture_output=True, text=True)
+        subprocess.run([str(python), str(script(name)), "--check"], check=True, capture_output=True, text=True)
+    except (subprocess.CalledProcessError, OSError, StopIteration) as error:
+        said = [line for line in str(getattr(error, "stderr", "") or error).splitlines() if line.strip()]
+        raise UserError(f"--vs {name}: {pins[0]} cannot be installed: {said[-1].strip()}") from error
+    stamp.write_text(wanted)
+    return python
+
+
+def script(name: str) -> Path:
+    return ROOT / "scripts" / f"peer_{name.replace('-', '_')}.py"
+
+
+class Peer:
+    """A process with the same agent made by another library; it answers one line for each line."""
+
+    kinds: tuple[str, ...] = ("updates", "loop")
+
+    def __init__(self, name: str, python: Path, config: Config) -> None:
+        self.name, self.threads, self.hidden_size = name, config.threads, config.reinforcement.actor.hidden_size
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self.process = subprocess.Popen(
+            [str(python), str(script(name))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            text=True,
+        )
+        settings = {
+            "environment_id": config.env.id,
+            "threads": config.threads,
+            "hidden_sizes": [self.hidden_size] * config.reinforcement.actor.depth,
+            "batch_size": config.training.batch_size,
+            "interval": config.training.interval,
+            "memory_size": config.memory.size,
+            "learning_rate": config.training.learning_rate,
+        }
+        self._ask(settings)
+
+    def block(self, kind: str, steps: int) -> Timing:
+        answer = self._ask({"kind": kind, "steps": steps})
+        return Timing(steps / answer["seconds"], answer["processor_seconds"] / answer["seconds"])
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        assert self.process.stdin and self.process.stdout
+        try:
+            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.flush()
+            answer: dict[str, Any] = json.loads(self.process.stdout.readline())
+        except (OSError, ValueError) as error:
+            self.process.wait()
+            self.errors.seek(0)
+            said = self.errors.read().strip().splitlines() or ["it ended"]
+            raise UserError(f"--vs {self.name}: {said[-1]}") from error
+        return answer
+
+    def close(self) -> None:
+        if self.process.stdin:
+            with contextlib.suppress(BrokenPipeError):
+                self.process.stdin.close()
+        self.process.wait(10)
+        if self.process.stdout:
+            self.process.stdout.close()
+        self.errors.close()
