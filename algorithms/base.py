@@ -37,6 +37,7 @@ class Context:
     seeds: tuple[int, ...]
     observation_size: int  # with the absorbing bit, where there is one
     action_size: int
+    steps: int  # environment steps of the whole run, over which schedules are measured
     horizon: int | None  # steps after which an episode is cut, if it ever is
     discount: float  # of the learner: potential-based shaping must use the same
     absorbing: bool
@@ -52,7 +53,12 @@ class TrainingConfig(Section):
     interval: int = ranged(1, 1)  # environment steps per update
     batch_size: int = ranged(256, 2)
     learning_rate: float = ranged(3e-4, 0, open_low=True)
+    learning_rate_schedule: str = choice("constant", "constant", "linear")  # linear: to zero at the last step
     weight_decay: float = ranged(0.0, 0)
+
+    def learning_rate_at(self, share: float) -> float:
+        """The learning rate when this share of the run, in [0, 1], is over."""
+        return self.learning_rate * (1 - share) if self.learning_rate_schedule == "linear" else self.learning_rate
 
 
 @dataclass

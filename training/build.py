@@ -48,6 +48,7 @@ def build(config: Config) -> Parts:
         seeds=config.seeds,
         observation_size=spaces.observation_size + int(imitation_options.absorbing),
         action_size=spaces.action_size,
+        steps=config.steps,
         horizon=spaces.horizon,
         discount=config.reinforcement.discount,
         absorbing=imitation_options.absorbing,

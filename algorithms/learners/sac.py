@@ -106,6 +106,7 @@ class SAC(Learner):
         ]
         self.actor_optimiser = torch.optim.AdamW(actor_groups, rate, fused=True)
         self.critic_optimiser = torch.optim.AdamW(self.critic.parameters(), rate, weight_decay=decay, fused=True)
+        self.updates = 0
         self.critic_parameters: list[Tensor] = list(self.critic.parameters())
         self.target_parameters: list[Tensor] = list(self.target_critic.parameters())
 
@@ -138,6 +139,7 @@ class SAC(Learner):
         return self.policy.sample(observations, self._noise(observations))[0]
 
     def update(self, batch: Batch, expert_batch: Batch | None) -> Metrics:
+        self._schedule_learning_rate()
         temperature = self.log_temperature.detach().exp().unsqueeze(-1)
         metrics = self._update_critic(batch, temperature)
         metrics |= self._update_actor(batch, expert_batch, temperature)
@@ -184,6 +186,15 @@ class SAC(Learner):
         descend(self.actor_optimiser, loss + tuning)
         return metrics
 
+    def _schedule_learning_rate(self) -> None:
+        training = self.training_config
+        taken = training.start + self.updates * training.interval
+        rate = training.learning_rate_at(min(1.0, taken / max(1, self.context.steps)))
+        for optimiser in (self.actor_optimiser, self.critic_optimiser):
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+        self.updates += 1
+
     def _average_actor(self) -> None:
         if self.averaged_policy is None:
             return
@@ -201,11 +212,12 @@ class SAC(Learner):
             "streams": self.streams.state_dict(),
             "optimisers": [o.state_dict() for o in optimisers],
             "averaging": self.averaging,
+            "updates": self.updates,
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         self.streams.load_state_dict(state["streams"])
-        self.averaging = state["averaging"]
+        self.averaging, self.updates = state["averaging"], state["updates"]
         optimisers = (self.actor_optimiser, self.critic_optimiser)
         for optimiser, saved in zip(optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)

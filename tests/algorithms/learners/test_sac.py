@@ -308,3 +308,9 @@ def test_it_finds_the_best_action_of_a_one_step_task() -> None:
         )
         sac.update(batch, None)
     assert torch.allclose(sac.act(observations[:, :1], greedy=True), best, atol=0.15)
+
+
+def test_learning_rates_over_a_run_by_hand() -> None:
+    linear = TrainingConfig(learning_rate=0.4, learning_rate_schedule="linear")
+    assert [linear.learning_rate_at(share) for share in (0.0, 0.25, 1.0)] == pytest.approx([0.4, 0.3, 0.0])
+    assert TrainingConfig(learning_rate=0.4).learning_rate_at(0.25) == 0.4
