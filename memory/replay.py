@@ -69,9 +69,10 @@ class ReplayMemory:
 
     def _write(self, rows: Tensor, where: Tensor | None) -> None:
         """Append rows [runs, n, width], or those of them for which `where` [runs, n] holds, to each run's ring."""
+        rows = rows.to(self.rows.device)  # one transfer for all runs
         for run in range(len(self.size)):
             new = rows[run] if where is None else rows[run][where[run].to(rows.device)]
-            new = new[-self.capacity :].to(self.rows.device)
+            new = new[-self.capacity :]
             count = len(new)
             start = self.position[run]
             head = min(count, self.capacity - start)

@@ -10,7 +10,11 @@ from torch import Tensor
 
 def stream_seed(seed: int, name: str) -> int:
     """A seed of 63 bits for the stream `name` of run `seed`; streams of different names are independent."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "big") >> 1
+    return _hashed(f"{seed}/{name}".encode())
+
+
+def _hashed(data: bytes) -> int:
+    return int.from_bytes(hashlib.sha256(data).digest()[:8], "big") >> 1
 
 
 class Streams:
@@ -58,5 +62,9 @@ class Streams:
         return {"generators": [generator.get_state() for generator in self.generators]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on exactly; on another kind of device, whose generators differ, with a seed made from the state."""
         for generator, saved in zip(self.generators, state["generators"], strict=True):
-            generator.set_state(saved.cpu())
+            if saved.shape == generator.get_state().shape:
+                generator.set_state(saved)
+            else:
+                generator.manual_seed(_hashed(saved.numpy().tobytes()))

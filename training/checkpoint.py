@@ -26,8 +26,8 @@ def save(path: Path, content: dict[str, Any]) -> None:
         raise
 
 
-def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint or a policy without running anything that it contains.
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint or a policy, on the CPU, without running anything that it contains.
 
     Raises:
         UserError: the file is missing, damaged, or of another format.
@@ -38,7 +38,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         with zipfile.ZipFile(path) as archive:  # torch.load does not compare checksums
             if archive.testzip() is not None:
                 raise zipfile.BadZipFile("checksum")
-        content = torch.load(path, map_location=device, weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many kinds for a damaged file
         raise UserError(f"{path} is damaged or not a checkpoint ({type(error).__name__})") from error
     if not isinstance(content, dict) or "format" not in content:

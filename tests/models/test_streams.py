@@ -60,3 +60,16 @@ def test_beta_of_a_tiny_concentration_stays_finite() -> None:
     assert Streams([0], "a").beta(1e-4, 1000).isfinite().all()
     drawn = Streams([0], "a").beta(0.01, 1000)
     assert ((drawn < 0.01) | (drawn > 0.99)).float().mean() > 0.9  # nearly all mass at the ends
+
+
+def test_the_state_of_another_kind_of_device_is_gone_on_from() -> None:
+    """Generators of GPUs have a state of 16 bytes."""
+    states = torch.arange(32, dtype=torch.uint8).view(2, 16)
+    first, second, alone = Streams([0, 1], "a"), Streams([2, 3], "b"), Streams([4], "a")
+    for streams in (first, second):
+        streams.load_state_dict({"generators": list(states)})
+    alone.load_state_dict({"generators": [states[1]]})
+    numbers = first.normal(3)
+    assert torch.equal(numbers, second.normal(3))
+    assert torch.equal(numbers[1:], alone.normal(3))
+    assert not torch.equal(numbers[0], numbers[1])
