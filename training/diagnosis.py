@@ -25,8 +25,9 @@ def diagnose(parts: Parts, episodes: list[list[Trajectory]]) -> Metrics:
     runs = len(episodes)
     expert_batch = _thinned(rows).map(lambda column: column.expand(runs, *column.shape[1:]))
     batch = _batch(parts, episodes).map(lambda column: column.to(parts.context.device))
-    metrics = imitation.diagnose(batch, expert_batch, policy)
-    learned = imitation.relabel(batch, expert_batch, policy).rewards
+    hidden = batch.with_rewards(torch.full_like(batch.rewards, torch.nan))  # the true ones are for comparison alone
+    metrics = imitation.diagnose(hidden, expert_batch, policy)
+    learned = imitation.relabel(hidden, expert_batch, policy).rewards
     return metrics | {"diagnosis/reward_rank_correlation": rank_correlation(learned, batch.rewards)}
 
 
