@@ -62,6 +62,7 @@ class Loop:
         self.best_returns = [-math.inf] * config.runs
         self.best_policy: dict[str, Tensor] = {}
         self.warned = False
+        self.log_due = False
         self.signal_number = 0
         if resumed:
             self._load(resumed)
@@ -75,7 +76,7 @@ class Loop:
             RunInterruptedError: a signal came, and a checkpoint was written.
             TrainingError: a loss or parameter is no longer finite; the last checkpoint is kept.
         """
-        self.status.update(state="running", error=None)
+        self.status.update(state="running", error=None, step=self.step)
         with self._signals():
             for index in range(self.phase_index, len(self.parts.phases)):
                 if index > self.phase_index:
@@ -93,9 +94,11 @@ class Loop:
 
     def _after_step(self, phase: Phase, metrics: Metrics, bar: Any) -> None:
         config, last = self.config, self.step >= phase.length
-        if self._due(config.logging.interval, phase) or last:
+        self.log_due |= self._due(config.logging.interval, phase)
+        if metrics and (self.log_due or last):  # the learner need not update in every step
             self._check_finite(metrics)
             self.records.metrics(phase.name, self.step, metrics)
+            self.log_due = False
         if phase.evaluates and (self._due(config.evaluation.interval, phase) or last):
             self._check_finite(metrics)
             bar.set_postfix_str(self._evaluate(phase))
@@ -128,7 +131,8 @@ class Loop:
     def _keep_best(self, returns: list[float]) -> None:
         """Save the latest policy of every seed, and the best one so far of each."""
         state = {
-            name: value.detach().clone() for name, value in self.parts.learner.evaluation_policy.state_dict().items()
+            name: value.to("cpu", copy=True)
+            for name, value in self.parts.learner.evaluation_policy.state_dict().items()
         }
         self.save_policy("policy.pt", state)
         for run, (new, old) in enumerate(zip(returns, self.best_returns, strict=True)):
@@ -181,6 +185,7 @@ class Loop:
                 "step": self.step,
                 "seconds": self.seconds,
                 "warned": self.warned,
+                "log_due": self.log_due,
                 "best_returns": self.best_returns,
                 "best_policy": self.best_policy,
                 "records": self.records.state_dict(),
@@ -191,12 +196,12 @@ class Loop:
 
     def _load(self, saved: dict[str, Any]) -> None:
         names = [phase.name for phase in self.parts.phases]
-        self.seconds_before, self.warned = saved["seconds"], saved["warned"]
+        self.seconds_before, self.warned, self.log_due = saved["seconds"], saved["warned"], saved["log_due"]
         self.best_returns, self.best_policy = saved["best_returns"], saved["best_policy"]
         try:
             self.phase_index, self.step = names.index(saved["phase"]), saved["step"]
             for name, part in self._stateful(self.parts.phases[self.phase_index]).items():
-                part.load_state_dict(saved["parts"][name])
+                part.load_state_dict(saved["parts"].pop(name))  # a memory is large: nothing of it is held twice
         except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             path = self.folder / "checkpoint.pt"
             raise UserError(f"{path} does not fit this configuration or version: {error}") from error

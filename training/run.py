@@ -18,7 +18,7 @@ from training.phases import Interaction
 # What may differ between a run and its continuation; nothing of it changes what has been computed so far.
 CHANGEABLE = ("steps", "threads", "device", "debug", "save_trajectories", "render", "output_folder", "resume")
 CHANGEABLE_SECTIONS = ("logging.", "checkpoint.", "evaluation.")
-CHECKPOINT_KEYS = {"phase", "step", "seconds", "warned", "best_returns", "best_policy", "records", "parts"}
+CHECKPOINT_KEYS = {"phase", "step", "seconds", "warned", "log_due", "best_returns", "best_policy", "records", "parts"}
 
 
 @contextmanager
@@ -71,10 +71,10 @@ def _resumed_run(config: Config, composed: DictConfig) -> tuple[Path, dict[str, 
     status = read_status(folder)
     if process := running_process(status):
         raise UserError(f"resume={folder}: process {process} is still at work on this run; wait for it or stop it")
-    content = checkpoint.load(folder / "checkpoint.pt", config.device)
+    content = checkpoint.load(folder / "checkpoint.pt")
     check_checkpoint(folder, content)
     taken = content["step"] if content["phase"] == Interaction.name else 0
-    if config.steps < taken:
+    if config.steps <= taken - config.env.num_envs:  # the last step of several environments may go beyond
         raise UserError(f"steps={config.steps}: the run in {folder} has taken {taken} steps; expected more than that")
     if status.get("state") == "finished" and config.steps <= max(taken, saved.steps):
         extend = f"; to go on, give steps=<more than {taken}>" if taken else ""

@@ -11,11 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.training.helpers import SMALL, configured, hopper_demonstrations
+from conf.errors import UserError
+from tests.training.helpers import SMALL, composed, configured, hopper_demonstrations
 from training import checkpoint
 from training.build import build
-from training.folder import read_table
+from training.config import parse
+from training.folder import mark_ended, read_table
 from training.loop import Loop
+from training.run import open_run
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = int(os.environ.get("KILLS", "2"))
@@ -117,6 +120,49 @@ def test_a_resumed_run_can_be_extended(tmp_path: Path) -> None:
     saved = checkpoint.load(tmp_path / "parts" / "checkpoint.pt")
     start("GAIL", tmp_path, "parts", 300, saved).run()
     assert_same(state_of(tmp_path / "whole"), state_of(tmp_path / "parts"))
+
+
+def test_metrics_are_recorded_where_updates_are_rarer_than_the_interval(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Updates in steps 50, 121, 192, 263; records are due in 50, 100, ..., and the stop is between 150 and 192."""
+    torch.set_num_threads(1)
+    monkeypatch.setitem(RUNS, "rare", ["algorithm=SAC", "training.interval=71"])
+    start("rare", tmp_path, "whole", 280).run()
+    start("rare", tmp_path, "parts", 160).run()
+    start("rare", tmp_path, "parts", 280, checkpoint.load(tmp_path / "parts" / "checkpoint.pt")).run()
+    tables = [read_table(tmp_path / name / "metrics.csv") for name in ("whole", "parts")]
+    assert tables[0] == tables[1]
+    assert [row["step"] for row in tables[0] if row["metric"] == "critic/loss"] == ["50", "121", "192", "263"]
+
+
+def test_a_checkpoint_beyond_the_last_step_can_be_gone_on_with(tmp_path: Path) -> None:
+    """Three environments: 102 of 100 steps; then the program is killed before it has written its result."""
+    torch.set_num_threads(1)
+    settings = composed(*SMALL, "algorithm=SAC", "env.num_envs=3", "steps=100", f"output_folder={tmp_path}")
+    with open_run(parse(settings), settings) as (folder, _):
+        Loop(parse(settings), build(parse(settings)), folder).run()
+    mark_ended(folder, "interrupted", None)
+    settings.resume = str(folder)
+    with open_run(parse(settings), settings) as (_, resumed):
+        assert resumed is not None and resumed["step"] == 102
+    settings.steps = 99
+    with pytest.raises(UserError, match="has taken 102 steps"), open_run(parse(settings), settings):
+        pass
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("devices", [("cuda", "cuda"), ("cuda", "cpu"), ("cpu", "cuda")])
+def test_runs_go_on_on_any_device(devices: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hopper_demonstrations(tmp_path / "demonstrations.hdf5")
+    monkeypatch.setitem(RUNS, "on a GPU", [*RUNS["GAIL"], f"device={devices[0]}"])
+    start("on a GPU", tmp_path, "run", 150).run()
+    monkeypatch.setitem(RUNS, "on a GPU", [*RUNS["GAIL"], f"device={devices[1]}"])
+    loop = start("on a GPU", tmp_path, "run", 300, checkpoint.load(tmp_path / "run" / "checkpoint.pt"))
+    assert loop.step == 150 and loop.parts.phases[loop.phase_index].name == "interaction"
+    loop.run()
+    assert [row["step"] for row in read_table(tmp_path / "run" / "evaluations.csv")][-2:] == ["300", "300"]
+    assert all(value.device.type == "cpu" for value in loop.best_policy.values())
 
 
 @pytest.mark.parametrize("algorithm", ["SAC", "GAIL"])
