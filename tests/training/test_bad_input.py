@@ -133,7 +133,6 @@ COMBINATIONS: list[tuple[str, list[str]]] = [
     ("algorithm=SAC env.version=v3", ["env.version=v3", "v4 or v5"]),
     ("algorithm=SAC env=pendulum env.version=v5", ["env.version=v5", "Pendulum-v1"]),
     ("algorithm=SAC env=hopper env.id=Swimmer-v4", ["env.id=Swimmer-v4", "env=hopper"]),
-    ("algorithm=SAC env.backend=envpool", ["env.backend=envpool", "gymnasium"]),
     ("algorithm=SAC env=custom", ["env.id has no value"]),
     ("algorithm=SAC env.id=Hoper-v4", ["env.id=Hoper-v4", "Hopper"]),
     ("algorithm=SAC env.id=CartPole-v1", ["env.id=CartPole-v1", "continuous"]),
