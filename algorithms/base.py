@@ -37,7 +37,6 @@ class Context:
     seeds: tuple[int, ...]
     observation_size: int  # with the absorbing bit, where there is one
     action_size: int
-    steps: int  # environment steps of the whole run, over which schedules are measured
     horizon: int | None  # steps after which an episode is cut, if it ever is
     discount: float  # of the learner: potential-based shaping must use the same
     absorbing: bool
@@ -58,7 +57,9 @@ class TrainingConfig(Section):
 
     def learning_rate_at(self, share: float) -> float:
         """The learning rate when this share of the run, in [0, 1], is over."""
-        return self.learning_rate * (1 - share) if self.learning_rate_schedule == "linear" else self.learning_rate
+        return (
+            self.learning_rate * max(0.0, 1 - share) if self.learning_rate_schedule == "linear" else self.learning_rate
+        )
 
 
 @dataclass
@@ -118,8 +119,11 @@ class Learner(nn.Module, ABC):
         """Actions in [-1, 1]."""
 
     @abstractmethod
-    def update(self, batch: Batch, expert_batch: Batch | None) -> Metrics:
-        """One update. `expert_batch` is given when the auxiliary behavioural-cloning loss is on."""
+    def update(self, batch: Batch, expert_batch: Batch | None, progress: float = 0.0) -> Metrics:
+        """One update. `expert_batch` is given when the auxiliary behavioural-cloning loss is on.
+
+        `progress` is the share of the run's environment steps that has been taken, for schedules.
+        """
 
 
 class ImitationModule(nn.Module, ABC):
@@ -132,15 +136,16 @@ class ImitationModule(nn.Module, ABC):
     pretraining_iterations: int = 0
     config: ImitationConfig
 
-    def prepare(self, demonstrations: Demonstrations) -> None:
-        """Look at all demonstrations once, before anything is trained."""
+    def prepare(self, demonstrations: Demonstrations) -> Demonstrations:
+        """Look at all demonstrations once, before anything is trained; returns those to use (perhaps with rewards)."""
+        return demonstrations
 
     def pretrain(self, expert_batch: Batch) -> Metrics:
         """One of the `pretraining_iterations` updates before the learner starts."""
         raise NotImplementedError(f"{type(self).__name__} sets pretraining_iterations but has no pretrain")
 
     def annotate(self, transition: Batch) -> Batch:
-        """See each transition as it is collected. The true reward stops here: it becomes NaN."""
+        """See each transition as it is collected, [runs, envs], on the CPU. The true reward becomes NaN here."""
         return transition.with_rewards(torch.full_like(transition.rewards, torch.nan))
 
     def update(self, batch: Batch, expert_batch: Batch, policy: Policy) -> Metrics:

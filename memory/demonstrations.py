@@ -138,11 +138,11 @@ class Demonstrations:
 
     @cached_property
     def held_out(self) -> Batch | None:
-        """The rows [1, rows] of the unused trajectories, prepared alike; None where all are used."""
+        """The rows [1, rows] of the unused trajectories, prepared alike, on the CPU; None where all are used."""
         if not self._unused:
             return None
         tables = [self._table(self.trajectory_count + index, t) for index, t in enumerate(self._unused)]
-        return self.layout.unpack(torch.cat(tables).to(self._rows.device)[None])
+        return self.layout.unpack(torch.cat(tables)[None])
 
     def with_rewards(self, rewards: Float[Tensor, "rows"]) -> "Demonstrations":
         """A copy with these rewards, for modules that compute expert rewards once; it draws from the same streams."""

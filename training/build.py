@@ -1,5 +1,6 @@
 """From a configuration to the parts of a run."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +49,6 @@ def build(config: Config) -> Parts:
         seeds=config.seeds,
         observation_size=spaces.observation_size + int(imitation_options.absorbing),
         action_size=spaces.action_size,
-        steps=config.steps,
         horizon=spaces.horizon,
         discount=config.reinforcement.discount,
         absorbing=imitation_options.absorbing,
@@ -59,7 +59,7 @@ def build(config: Config) -> Parts:
     learner = learner_class(config)(config.reinforcement, config.training, imitation_options, context)
     imitation = imitation_class(config)(imitation_options, context)
     if demonstrations:
-        imitation.prepare(demonstrations)
+        demonstrations = imitation.prepare(demonstrations)
     phases: list[Phase] = []
     if demonstrations and config.bc_pretraining.iterations:
         cloning = BehaviouralCloning(learner.policy, config.bc_pretraining)
@@ -130,4 +130,7 @@ def load_demonstrations(config: Config, spaces: Spaces) -> Demonstrations:
         raise UserError(
             f"env.demonstrations={path} holds no actions: set imitation.state_only=true, or give a file with actions"
         )
+    if demonstrations.clipped_share:
+        share = f"{demonstrations.clipped_share:.1%} of the action values in {path}"
+        print(f"warning: {share} lie outside the action space and are clipped", file=sys.stderr)
     return demonstrations

@@ -23,7 +23,7 @@ def diagnose(parts: Parts, episodes: list[list[Trajectory]]) -> Metrics:
         return {}
     rows = demonstrations.rows() if demonstrations.held_out is None else demonstrations.held_out
     runs = len(episodes)
-    expert_batch = _thinned(rows).map(lambda column: column.expand(runs, *column.shape[1:]))
+    expert_batch = _thinned(rows).map(lambda column: column.expand(runs, *column.shape[1:]).to(parts.context.device))
     batch = _batch(parts, episodes).map(lambda column: column.to(parts.context.device))
     hidden = batch.with_rewards(torch.full_like(batch.rewards, torch.nan))  # the true ones are for comparison alone
     metrics = imitation.diagnose(hidden, expert_batch, policy)

@@ -95,7 +95,8 @@ class Interaction:
             metrics |= imitation.update(batch, expert_batch, policy)
             mixed = imitation.mix(batch, expert_batch)
             relabelled = imitation.relabel(mixed, expert_batch, policy)
-            metrics |= learner.update(relabelled, expert_batch if imitation.config.bc_aux_loss else None)
+            cloned = expert_batch if imitation.config.bc_aux_loss else None
+            metrics |= learner.update(relabelled, cloned, self.envs.steps / self.length)
         return metrics
 
     def parts(self) -> dict[str, Any]:

@@ -109,7 +109,8 @@ def check_unchanged(saved: DictConfig, composed: DictConfig) -> None:
     saved_leaves = _leaves(saved)
     new_leaves = _leaves(OmegaConf.create(OmegaConf.to_yaml(composed, resolve=True)))
     for key in sorted({*saved_leaves, *new_leaves}):
-        if key in CHANGEABLE or key.startswith(CHANGEABLE_SECTIONS):
+        scheduled = key == "steps" and saved.training.learning_rate_schedule != "constant"  # then the past would change
+        if (key in CHANGEABLE and not scheduled) or key.startswith(CHANGEABLE_SECTIONS):
             continue
         before, now = saved_leaves.get(key), new_leaves.get(key)
         if before != now:

@@ -166,8 +166,10 @@ class GAIL(ImitationModule):
             share = self.streams.beta(config.mixup_alpha, batch.shape[1])
             mixed = interpolate(expert_batch, batch, share)
             logits = self.discriminator(mixed, self._log_probs(mixed, policy))
-            entropy = bernoulli_entropy(logits, mixed.weights)
-            return mixup_loss(logits, share, mixed.weights) - config.entropy_bonus * entropy, {}
+            loss = mixup_loss(logits, share, mixed.weights)
+            if config.entropy_bonus > 0:
+                loss = loss - config.entropy_bonus * bernoulli_entropy(logits, mixed.weights)
+            return loss, {}
         both = Batch(*(torch.cat([getattr(b, name) for b in (expert_batch, batch)], 1) for name in vars(batch)))
         logits = self.discriminator(both, self._log_probs(both, policy))
         expert_logits, learner_logits = logits.chunk(2, -1)
@@ -214,13 +216,14 @@ class GAIL(ImitationModule):
         return self._logit_metrics("diagnosis", *logits)
 
     def warning(self, metrics: Metrics) -> str | None:
-        accuracies = [metrics[f"diagnosis/{who}_accuracy"].min() for who in ("expert", "learner")]
-        gap = metrics["diagnosis/logit_gap"].max()
-        if min(accuracies) < 0.99 or gap < SATURATED_GAP:
+        accuracy = torch.minimum(metrics["diagnosis/expert_accuracy"], metrics["diagnosis/learner_accuracy"])
+        saturated = (accuracy >= 0.99) & (metrics["diagnosis/logit_gap"] >= SATURATED_GAP)
+        if not saturated.any():
             return None
+        gap = metrics["diagnosis/logit_gap"][saturated].max()
         return (
-            f"the discriminator is saturated (held-out accuracy above 0.99, logit gap {gap:.1f}): its rewards carry "
-            "little information; try a larger imitation.grad_penalty, imitation.spectral_norm=true or a smaller "
+            f"the discriminator is saturated (accuracy above 0.99 in evaluation, logit gap {gap:.1f}): its rewards "
+            "carry little information; try a larger imitation.grad_penalty, imitation.spectral_norm=true or a smaller "
             "imitation.learning_rate"
         )
 

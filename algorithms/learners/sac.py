@@ -106,7 +106,6 @@ class SAC(Learner):
         ]
         self.actor_optimiser = torch.optim.AdamW(actor_groups, rate, fused=True)
         self.critic_optimiser = torch.optim.AdamW(self.critic.parameters(), rate, weight_decay=decay, fused=True)
-        self.updates = 0
         self.critic_parameters: list[Tensor] = list(self.critic.parameters())
         self.target_parameters: list[Tensor] = list(self.target_critic.parameters())
 
@@ -138,8 +137,9 @@ class SAC(Learner):
             return actions
         return self.policy.sample(observations, self._noise(observations))[0]
 
-    def update(self, batch: Batch, expert_batch: Batch | None) -> Metrics:
-        self._schedule_learning_rate()
+    def update(self, batch: Batch, expert_batch: Batch | None, progress: float = 0.0) -> Metrics:
+        if self.training_config.learning_rate_schedule != "constant":
+            self._set_learning_rate(self.training_config.learning_rate_at(progress))
         temperature = self.log_temperature.detach().exp().unsqueeze(-1)
         metrics = self._update_critic(batch, temperature)
         metrics |= self._update_actor(batch, expert_batch, temperature)
@@ -175,7 +175,7 @@ class SAC(Learner):
         loss = actor_loss(values, log_probs, temperature, weights)
         metrics = {
             "actor/loss": loss.detach(),
-            "actor/entropy": -log_probs.detach().mean(-1),
+            "actor/entropy": -(log_probs.detach() * weights).sum(-1) / weights.sum(-1).clamp_min(1e-8),
             "actor/temperature": temperature.squeeze(-1),
         }
         if expert_batch is not None:
@@ -186,14 +186,10 @@ class SAC(Learner):
         descend(self.actor_optimiser, loss + tuning)
         return metrics
 
-    def _schedule_learning_rate(self) -> None:
-        training = self.training_config
-        taken = training.start + self.updates * training.interval
-        rate = training.learning_rate_at(min(1.0, taken / max(1, self.context.steps)))
+    def _set_learning_rate(self, rate: float) -> None:
         for optimiser in (self.actor_optimiser, self.critic_optimiser):
             for group in optimiser.param_groups:
                 group["lr"] = rate
-        self.updates += 1
 
     def _average_actor(self) -> None:
         if self.averaged_policy is None:
@@ -212,12 +208,11 @@ class SAC(Learner):
             "streams": self.streams.state_dict(),
             "optimisers": [o.state_dict() for o in optimisers],
             "averaging": self.averaging,
-            "updates": self.updates,
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         self.streams.load_state_dict(state["streams"])
-        self.averaging, self.updates = state["averaging"], state["updates"]
+        self.averaging = state["averaging"]
         optimisers = (self.actor_optimiser, self.critic_optimiser)
         for optimiser, saved in zip(optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)

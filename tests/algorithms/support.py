@@ -75,7 +75,6 @@ def make_batch(
 
 def make_context(seeds: tuple[int, ...] = (0,), observation: int = 3, action: int = 2, **fields: Any) -> Context:
     defaults: dict[str, Any] = {
-        "steps": 1000,
         "horizon": 100,
         "discount": 0.9,
         "absorbing": False,
