@@ -163,7 +163,7 @@ class ImitationModule(nn.Module, ABC):
         """The same batch with rewards. Pure: inputs and state stay as they are."""
 
     def diagnose(self, batch: Batch, expert_batch: Batch, policy: Policy) -> Metrics:
-        """How the module sees rows it was not trained on: fresh evaluation episodes and held-out demonstrations."""
+        """How the module sees fresh evaluation episodes, and demonstrations (held-out ones where there are any)."""
         return {}
 
     def warning(self, metrics: Metrics) -> str | None:

@@ -43,6 +43,8 @@ def build(config: Config) -> Parts:
     Raises:
         UserError: an environment, a device or a demonstration file is not what the run needs.
     """
+    if 0 < config.steps <= config.training.start:
+        print(f"warning: steps={config.steps} update nothing: training.start={config.training.start}", file=sys.stderr)
     spaces = spaces_of(config.env.id)
     imitation_options = config.imitation
     context = Context(

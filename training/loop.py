@@ -165,7 +165,7 @@ class Loop:
         """Stop before a damaged state replaces a good one."""
         for name, value in metrics.items():
             if not torch.isfinite(value).all():
-                raise TrainingError(f"{name} is not finite at step {self.step}")
+                raise TrainingError(f"{name} is not finite at step {self.step} (NaN rewards: were they relabelled?)")
         for module in (self.parts.learner, self.parts.imitation):
             for name, parameter in module.named_parameters():
                 if not torch.isfinite(parameter).all():

@@ -29,7 +29,7 @@ METRIC_LABELS = {
 }
 TITLES = {
     "discriminator": "on training batches",
-    "diagnosis": "on evaluation episodes",
+    "diagnosis": "at evaluations",
     "diagnosis/reward_rank_correlation": "on evaluation episodes",
     "batch/reward": "what the learner is trained on",
 }

@@ -29,7 +29,11 @@ def open_run(config: Config, composed: DictConfig) -> Iterator[tuple[Path, dict[
         UserError: the folder cannot be made, or the run in `resume` cannot be continued with this configuration;
             its folder stays as it was.
     """
-    folder, resumed = _resumed_run(config, composed) if config.resume else (_new_run(config, composed), None)
+    if config.resume:
+        folder, resumed = _resumed_run(config, composed)
+        _write_configuration(folder, composed)  # what went on may have more steps, say, than what was begun
+    else:
+        folder, resumed = _new_run(config, composed), None
     try:
         yield folder, resumed
     except KeyboardInterrupt:  # also RunInterruptedError
@@ -51,16 +55,23 @@ def _new_run(config: Config, composed: DictConfig) -> Path:
         environment = config.env.name.replace("/", "-")
         folder = new_folder(Path(config.output_folder) / f"{config.algorithm}_{environment}")
         (folder / ".hydra").mkdir()
-    overrides = list(hydra.overrides.task) if hydra else []
     try:
-        write_atomically(folder / ".hydra" / "config.yaml", OmegaConf.to_yaml(composed, resolve=True))
-        write_atomically(folder / ".hydra" / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(overrides)))
-        if hydra:
-            write_atomically(folder / ".hydra" / "hydra.yaml", OmegaConf.to_yaml(OmegaConf.create({"hydra": hydra})))
+        _write_configuration(folder, composed)
     except OSError as error:
         mark_ended(folder, "failed", str(error))
         raise UserError(f"cannot write results to {folder}: {error.strerror}") from error
     return folder
+
+
+def _write_configuration(folder: Path, composed: DictConfig) -> None:
+    hydra = HydraConfig.get() if HydraConfig.initialized() else None
+    overrides = [word for word in (hydra.overrides.task if hydra else []) if not word.startswith("resume=")]
+    contents = {"config": OmegaConf.to_yaml(composed, resolve=True)}
+    if hydra:
+        contents["overrides"] = OmegaConf.to_yaml(OmegaConf.create(overrides))
+        contents["hydra"] = OmegaConf.to_yaml(OmegaConf.create({"hydra": hydra}))
+    for name, text in contents.items():
+        write_atomically(folder / ".hydra" / f"{name}.yaml", text)
 
 
 def _resumed_run(config: Config, composed: DictConfig) -> tuple[Path, dict[str, Any]]:

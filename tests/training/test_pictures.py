@@ -85,7 +85,7 @@ def test_expert_and_learner_share_a_panel(tmp_path: Path, figures: dict[str, Fig
     draw(tmp_path)
     panels = figures["rewards"].axes
     assert [len(axes.lines) for axes in panels] == [2, 2, 1, 1]
-    assert [axes.get_title() for axes in panels[:2]] == ["on training batches", "on evaluation episodes"]
+    assert [axes.get_title() for axes in panels[:2]] == ["on training batches", "at evaluations"]
 
 
 def test_every_phase_has_its_own_axes(tmp_path: Path, figures: dict[str, Figure]) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from algorithms import IMITATION_MODULES
 from algorithms.base import TrainingConfig
 from algorithms.behavioural_cloning import BCPretrainingConfig, BehaviouralCloning
 from algorithms.imitation.gail import GAIL, GAILConfig
@@ -91,6 +92,17 @@ CASES: dict[str, Callable[[Path], dict[str, Any]]] = {
         "demonstrations": path,
         "imitation": gail(loss_function="Mixup", mix_expert_data="prefill_memory"),
     },
+}
+
+
+def defaults_of(name: str) -> Callable[[Path], dict[str, Any]]:
+    return lambda path: {"module": name, "demonstrations": path}
+
+
+CASES |= {  # every other module, by itself
+    name: defaults_of(name)
+    for name, module in IMITATION_MODULES.items()
+    if module.provides_rewards and module.uses_demonstrations and name not in CASES
 }
 
 
