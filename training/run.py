@@ -29,22 +29,23 @@ def open_run(config: Config, composed: DictConfig) -> Iterator[tuple[Path, dict[
         UserError: the folder cannot be made, or the run in `resume` cannot be continued with this configuration;
             its folder stays as it was.
     """
-    if config.resume:
-        folder, resumed = _resumed_run(config, composed)
-        _write_configuration(folder, composed)  # what went on may have more steps, say, than what was begun
-    else:
-        folder, resumed = _new_run(config, composed), None
+    folder, resumed = _resumed_run(config, composed) if config.resume else (_new_run(config, composed), None)
+    refused = False
     try:
         yield folder, resumed
     except KeyboardInterrupt:  # also RunInterruptedError
         mark_ended(folder, "interrupted", None)
         raise
     except BaseException as error:
-        if not (resumed and isinstance(error, UserError)):
+        refused = resumed is not None and isinstance(error, UserError)
+        if not refused:
             mark_ended(folder, "failed", f"{type(error).__name__}: {error}")
         raise
     else:
         mark_ended(folder, "finished", None)
+    finally:
+        if resumed is not None and not refused:
+            _write_configuration(folder, composed)  # it may have more steps than the run was begun with
 
 
 def _new_run(config: Config, composed: DictConfig) -> Path:
