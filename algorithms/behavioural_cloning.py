@@ -1,6 +1,7 @@
 """Behavioural cloning (Pomerleau 1991): supervised learning of the demonstrations' actions."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -50,11 +51,11 @@ class BehaviouralCloning:
         descend(self.optimiser, loss)
         return {"bc/loss": loss.detach()}
 
-    def state_dict(self) -> dict[str, object]:
+    def state_dict(self) -> dict[str, Any]:
         return {"optimiser": self.optimiser.state_dict()}
 
-    def load_state_dict(self, state: dict[str, object]) -> None:
-        self.optimiser.load_state_dict(state["optimiser"])  # type: ignore[arg-type]
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.optimiser.load_state_dict(state["optimiser"])
 
 
 @dataclass

@@ -14,7 +14,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from jaxtyping import Float
 from torch import Tensor
 
-from environments.construction import EnvironmentConfig, Spaces, make_environment
+from environments.construction import EnvironmentConfig, ResumableEnvironment, Spaces, make_environment
 from environments.envpool import EnvPoolBackend
 from memory.absorbing import append_bit
 from memory.batch import Batch
@@ -106,11 +106,15 @@ class GymnasiumBackend:
             self.observations = successors
         return successors, rewards, terminated, truncated
 
+    @property
+    def _resumable(self) -> list[ResumableEnvironment]:
+        return self.envs.envs  # type: ignore[return-value]  # all were made by make_environment
+
     def state_dict(self) -> list[dict[str, Any]]:
-        return [env.state_dict() for env in self.envs.envs]  # type: ignore[attr-defined]
+        return [env.state_dict() for env in self._resumable]
 
     def load_state_dict(self, state: list[dict[str, Any]]) -> None:
-        restored = [env.restore(saved) for env, saved in zip(self.envs.envs, state, strict=True)]  # type: ignore[attr-defined]
+        restored = [env.restore(saved) for env, saved in zip(self._resumable, state, strict=True)]
         self.observations = np.stack(restored)
 
     def close(self) -> None:
