@@ -80,6 +80,13 @@ class ImitationConfig(Section):
     bc_aux_weight: float = ranged(1.0, 0)
     bc_aux_loss_function: str = choice("log_likelihood", "log_likelihood", "squared_error")
 
+    def check(self) -> None:
+        """What ranges of single options cannot express.
+
+        Raises:
+            UserError: options do not fit together.
+        """
+
 
 @runtime_checkable
 class Memory(Protocol):
@@ -133,6 +140,7 @@ class ImitationModule(nn.Module, ABC):
     supports_on_policy: ClassVar[bool] = True
     uses_demonstrations: ClassVar[bool] = True
     provides_rewards: ClassVar[bool] = True  # False: there is nothing for a learner to train on
+    rewards_any_row: ClassVar[bool] = True  # False: a reward hangs on when, or by whom, a row was collected
     pretraining_iterations: int = 0
     config: ImitationConfig
 
@@ -143,6 +151,13 @@ class ImitationModule(nn.Module, ABC):
     def pretrain(self, expert_batch: Batch) -> Metrics:
         """One of the `pretraining_iterations` updates before the learner starts."""
         raise NotImplementedError(f"{type(self).__name__} sets pretraining_iterations but has no pretrain")
+
+    def finish_pretraining(self, demonstrations: Demonstrations) -> None:
+        """Behind the last of the `pretraining_iterations`, also if there are none: measure thresholds, scales.
+
+        Repeated after a resumption from that very point, so it must not build on what it did before.
+        """
+        return
 
     def annotate(self, transition: Batch) -> Batch:
         """See each transition as it is collected, [runs, envs], on the CPU. The true reward becomes NaN here."""

@@ -67,7 +67,7 @@ def build(config: Config) -> Parts:
         cloning = BehaviouralCloning(learner.policy, config.bc_pretraining)
         iterations, batch_size = config.bc_pretraining.iterations, config.training.batch_size
         phases.append(CloningPhase(cloning, demonstrations, iterations, batch_size))
-    if demonstrations and imitation.pretraining_iterations:
+    if demonstrations and config.steps:
         phases.append(ImitationPretraining(imitation, demonstrations, config.training.batch_size))
     if config.steps:
         phases.append(_interaction(config, spaces, learner, imitation, demonstrations))

@@ -123,6 +123,7 @@ def check_combinations(config: Config) -> None:
     module = imitation_class(config)
     learner = learner_class(config)
     imitation = config.imitation
+    imitation.check()
     if learner.on_policy and not module.supports_on_policy:
         raise UserError(f"algorithm={config.algorithm} does not work with this learner: it is on-policy")
     if not module.provides_rewards and config.steps > 0:

@@ -27,6 +27,8 @@ def diagnose(parts: Parts, episodes: list[list[Trajectory]]) -> Metrics:
     batch = _batch(parts, episodes).map(lambda column: column.to(parts.context.device))
     hidden = batch.with_rewards(torch.full_like(batch.rewards, torch.nan))  # the true ones are for comparison alone
     metrics = imitation.diagnose(hidden, expert_batch, policy)
+    if not imitation.rewards_any_row:
+        return metrics
     learned = imitation.relabel(hidden, expert_batch, policy).rewards
     return metrics | {"diagnosis/reward_rank_correlation": rank_correlation(learned, batch.rewards)}
 
@@ -45,6 +47,7 @@ def _steps(parts: Parts, trajectory: Trajectory) -> Batch:
     assert trajectory.rewards is not None
     actions = torch.from_numpy(parts.spaces.from_environment(trajectory.actions))
     batch = transitions(trajectory, actions).with_rewards(torch.from_numpy(trajectory.rewards)[None])
+    batch = dataclasses.replace(batch, collected_at=torch.zeros_like(batch.rewards))  # not by an expert
     if not parts.context.absorbing:
         return batch
     bits = (append_bit(batch.observations), append_bit(batch.next_observations))

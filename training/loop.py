@@ -91,6 +91,7 @@ class Loop:
                 self.step += phase.stride
                 bar.update(phase.stride)
                 self._after_step(phase, metrics, bar)
+        phase.finish()
 
     def _after_step(self, phase: Phase, metrics: Metrics, bar: Any) -> None:
         config, last = self.config, self.step >= phase.length
@@ -218,7 +219,7 @@ class Loop:
             initial=self.step,
             desc=phase.name.replace("_", " "),
             unit="step",
-            disable=not self.config.logging.progress,
+            disable=not self.config.logging.progress or phase.length == 0,
             mininterval=0.5 if sys.stderr.isatty() else 30,
         )
 

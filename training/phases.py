@@ -20,6 +20,10 @@ class Phase(Protocol):
 
     def advance(self) -> Metrics: ...
 
+    def finish(self) -> None:
+        """Behind the last step. Comes twice where a run was stopped in between."""
+        ...
+
     def parts(self) -> dict[str, Any]:
         """What has to be checkpointed besides the learner, the imitation module and the demonstrations."""
         ...
@@ -41,6 +45,9 @@ class CloningPhase:
     def advance(self) -> Metrics:
         return self.cloning.update(self.demonstrations.sample(self.batch_size))
 
+    def finish(self) -> None:
+        return
+
     def parts(self) -> dict[str, Any]:
         return {"cloning": self.cloning}
 
@@ -58,6 +65,9 @@ class ImitationPretraining:
 
     def advance(self) -> Metrics:
         return self.imitation.pretrain(self.demonstrations.sample(self.batch_size))
+
+    def finish(self) -> None:
+        self.imitation.finish_pretraining(self.demonstrations)
 
     def parts(self) -> dict[str, Any]:
         return {}
@@ -98,6 +108,9 @@ class Interaction:
             cloned = expert_batch if imitation.config.bc_aux_loss else None
             metrics |= learner.update(relabelled, cloned, self.envs.steps / self.length)
         return metrics
+
+    def finish(self) -> None:
+        return
 
     def parts(self) -> dict[str, Any]:
         return {"envs": self.envs, "memory": self.memory}

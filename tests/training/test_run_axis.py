@@ -70,7 +70,8 @@ def train(module: str, demonstrations: Path | None, seed: int, runs: int, update
             done += bool(phase.advance())
             if done == updates:
                 break
-        assert done == updates
+        assert done == min(updates, phase.length)
+        phase.finish()
     return parts
 
 
