@@ -30,6 +30,16 @@ def descend(optimiser: torch.optim.Optimizer, loss: Float[Tensor, " runs"]) -> N
     optimiser.step()
 
 
+def scheduled(rate: float, schedule: str, share: float) -> float:
+    """The learning rate when this share of the training, in [0, 1], is over."""
+    return rate * max(0.0, 1 - share) if schedule == "linear" else rate
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+
+
 @dataclass(frozen=True)
 class Context:
     """What the parts of a run have in common."""
@@ -57,9 +67,7 @@ class TrainingConfig(Section):
 
     def learning_rate_at(self, share: float) -> float:
         """The learning rate when this share of the run, in [0, 1], is over."""
-        return (
-            self.learning_rate * max(0.0, 1 - share) if self.learning_rate_schedule == "linear" else self.learning_rate
-        )
+        return scheduled(self.learning_rate, self.learning_rate_schedule, share)
 
 
 @dataclass

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from algorithms.base import ImitationConfig, ImitationModule, Metrics, descend
+from algorithms.base import ImitationConfig, ImitationModule, Metrics, descend, scheduled, set_learning_rate
 from conf.fields import Section, choice, ranged
 from memory.batch import Batch
 from models.actors import Policy
@@ -19,6 +19,7 @@ class BCPretrainingConfig(Section):
 
     iterations: int = ranged(0, 0)
     learning_rate: float = ranged(2.5e-4, 0, open_low=True)
+    learning_rate_schedule: str = choice("constant", "constant", "linear")  # linear: to zero at the last iteration
     weight_decay: float = ranged(0.0, 0)
     loss_function: str = choice("log_likelihood", "log_likelihood", "squared_error")
 
@@ -42,20 +43,25 @@ class BehaviouralCloning:
 
     def __init__(self, policy: Policy, config: BCPretrainingConfig) -> None:
         self.policy, self.config = policy, config
+        self.iteration = 0
         self.optimiser = torch.optim.AdamW(
             policy.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
 
     def update(self, expert_batch: Batch) -> Metrics:
+        schedule, share = self.config.learning_rate_schedule, self.iteration / max(1, self.config.iterations)
+        set_learning_rate(self.optimiser, scheduled(self.config.learning_rate, schedule, share))
+        self.iteration += 1
         loss = cloning_loss(self.policy, expert_batch, self.config.loss_function)
         descend(self.optimiser, loss)
         return {"bc/loss": loss.detach()}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"optimiser": self.optimiser.state_dict()}
+        return {"optimiser": self.optimiser.state_dict(), "iteration": self.iteration}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.optimiser.load_state_dict(state["optimiser"])
+        self.iteration = state["iteration"]
 
 
 @dataclass

@@ -13,7 +13,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from algorithms.base import Context, ImitationConfig, Learner, MemoryConfig, Metrics, TrainingConfig, descend
+from algorithms.base import (
+    Context,
+    ImitationConfig,
+    Learner,
+    MemoryConfig,
+    Metrics,
+    TrainingConfig,
+    descend,
+    set_learning_rate,
+)
 from algorithms.behavioural_cloning import cloning_loss
 from conf.fields import Section, ranged
 from memory.batch import Batch, Layout
@@ -139,7 +148,8 @@ class SAC(Learner):
 
     def update(self, batch: Batch, expert_batch: Batch | None, progress: float = 0.0) -> Metrics:
         if self.training_config.learning_rate_schedule != "constant":
-            self._set_learning_rate(self.training_config.learning_rate_at(progress))
+            for optimiser in (self.actor_optimiser, self.critic_optimiser):
+                set_learning_rate(optimiser, self.training_config.learning_rate_at(progress))
         temperature = self.log_temperature.detach().exp().unsqueeze(-1)
         metrics = self._update_critic(batch, temperature)
         metrics |= self._update_actor(batch, expert_batch, temperature)
@@ -185,11 +195,6 @@ class SAC(Learner):
         tuning = temperature_loss(self.log_temperature, log_probs.detach(), self.entropy_target, weights)
         descend(self.actor_optimiser, loss + tuning)
         return metrics
-
-    def _set_learning_rate(self, rate: float) -> None:
-        for optimiser in (self.actor_optimiser, self.critic_optimiser):
-            for group in optimiser.param_groups:
-                group["lr"] = rate
 
     def _average_actor(self) -> None:
         if self.averaged_policy is None:
