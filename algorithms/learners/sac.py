@@ -37,6 +37,7 @@ from models.streams import Streams
 class SACConfig(Section):
     discount: float = ranged(0.99, 0, 1)
     target_temperature: float = ranged(-1.0, -100, 100)  # entropy target, per action dimension
+    initial_temperature: float = ranged(1.0, 0, open_low=True)  # alpha at the start; from there it is learned
     polyak_factor: float = ranged(0.995, 0, 1)  # fraction of the target critic that is kept at each update
     actor_averaging: float = ranged(0.0, 0, 0.99999)  # share kept by the average that is evaluated; 0: no average
     actor: MLPConfig = field(default_factory=MLPConfig)
@@ -105,7 +106,8 @@ class SAC(Learner):
             self.averaged_policy = SquashedGaussianActor(*sizes, config.actor, self.streams, context.dtype)
             self.averaged_policy.requires_grad_(False)
         self.averaging = False  # it begins with the first update, behind any behavioural cloning
-        self.log_temperature = nn.Parameter(torch.zeros(len(context.seeds), device=context.device))
+        start = torch.full((len(context.seeds),), config.initial_temperature, device=context.device)
+        self.log_temperature = nn.Parameter(start.log())
         self.entropy_target = config.target_temperature * context.action_size
 
         rate, decay = training.learning_rate, training.weight_decay

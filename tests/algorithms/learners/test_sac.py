@@ -66,6 +66,12 @@ def test_temperature_loss_by_hand() -> None:
     assert loss.item() == pytest.approx(3.0)
 
 
+def test_temperature_starts_where_it_is_told() -> None:
+    temperature = make_sac((0, 1), initial_temperature=0.05).log_temperature.exp()
+    assert temperature.tolist() == pytest.approx([0.05, 0.05])
+    assert make_sac().log_temperature.item() == 0  # alpha 1, as published
+
+
 @pytest.mark.parametrize(("log_prob", "direction"), [(-5.0, -1), (5.0, 1)])
 def test_temperature_falls_when_entropy_is_above_its_target(log_prob: float, direction: int) -> None:
     log_temperature = torch.zeros(1, requires_grad=True)
