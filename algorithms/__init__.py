@@ -2,6 +2,8 @@
 
 from algorithms.base import ImitationModule, Learner
 from algorithms.behavioural_cloning import CloningOnly
+from algorithms.imitation.adril import AdRIL
+from algorithms.imitation.constant import Constant
 from algorithms.imitation.gail import GAIL
 from algorithms.imitation.none import NoImitation
 from algorithms.learners.sac import SAC
@@ -14,4 +16,6 @@ IMITATION_MODULES: dict[str, type[ImitationModule]] = {
     "none": NoImitation,
     "cloning": CloningOnly,
     "gail": GAIL,
+    "adril": AdRIL,
+    "constant": Constant,
 }

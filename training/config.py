@@ -145,7 +145,7 @@ def check_combinations(config: Config) -> None:
     if not module.uses_demonstrations and imitation.mix_expert_data != "none":
         raise UserError(
             f"imitation.mix_expert_data={imitation.mix_expert_data} is not allowed with algorithm={config.algorithm}: "
-            "demonstrations carry no true reward; expected none"
+            "it has no reward for demonstrations; expected none"
         )
     if config.seeds[-1] >= 2**31:
         raise UserError(f"seed={config.seed} with runs={config.runs} goes beyond the largest seed, {2**31 - 1}")
