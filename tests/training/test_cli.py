@@ -1,11 +1,13 @@
 """The command line as a newcomer meets it."""
 
+import json
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from conf.errors import did_you_mean
 from tests.training.commands import QUICK, run, run_folders, status_of
@@ -83,3 +85,16 @@ def test_sweep_says_which_run_was_refused(tmp_path: Path, monkeypatch: pytest.Mo
 def test_nearest_word_in_any_case() -> None:
     assert did_you_mean("gail", ["GAIL", "SAC"]) == "; did you mean 'GAIL'?"
     assert did_you_mean("xyz", ["GAIL", "SAC"]) == ""
+
+
+def test_a_resumed_run_records_what_it_was_last_asked_for(tmp_path: Path) -> None:
+    outputs = tmp_path / "outputs"
+    first = run(*QUICK, "algorithm=SAC", "steps=40", f"output_folder={outputs}")
+    assert first.status == 0, first.error
+    (folder,) = run_folders(outputs)
+    for steps in (60, 80):  # twice: the second extension builds on the first
+        again = run(f"resume={folder}", f"steps={steps}")
+        assert again.status == 0, again.error
+        assert OmegaConf.load(folder / ".hydra" / "config.yaml").steps == steps
+        assert json.loads((folder / "status.json").read_text())["step"] == steps
+    assert run_folders(outputs) == [folder]

@@ -1,0 +1,73 @@
+"""Every general option with every algorithm and every other option: it trains, or is refused in one clear line."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from algorithms import IMITATION_MODULES, LEARNERS
+from algorithms.behavioural_cloning import BCPretrainingConfig
+from conf.errors import UserError
+from tests.algorithms.support import make_config, shrink, write_demonstrations
+from training.build import build
+
+OPTIONS: dict[str, tuple[Any, ...]] = {
+    "state_only": (False, True),
+    "absorbing": (False, True),
+    "mix_expert_data": ("none", "mixed_batch", "prefill_memory"),
+    "subsample": (1, 3),
+    "bc_aux_loss": (False, True),
+}
+OUTSIDE: dict[str, tuple[Any, ...]] = {"cloned": (0, 2), "runs": (1, 2), "precision": ("fp32", "bf16")}
+
+PAIRS = [(learner, module) for learner in LEARNERS for module in IMITATION_MODULES]
+
+
+@pytest.fixture(scope="module")
+def demonstrations(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_demonstrations(tmp_path_factory.mktemp("demonstrations") / "d.hdf5")
+
+
+def combinations() -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    inner = [dict(zip(OPTIONS, values, strict=True)) for values in itertools.product(*OPTIONS.values())]
+    outer = [dict(zip(OUTSIDE, values, strict=True)) for values in itertools.product(*OUTSIDE.values())]
+    return list(itertools.product(inner, outer))
+
+
+@pytest.mark.parametrize(("learner", "module"), PAIRS)
+def test_the_whole_product(learner: str, module: str, demonstrations: Path) -> None:
+    trained = 0
+    for options, outside in combinations():
+        where = f"{options} {outside}"
+        try:
+            losses = train(learner, module, demonstrations, options, outside)
+        except UserError as error:
+            assert "\n" not in str(error) and refused_for(options, str(error)), f"{where}: {error}"
+            continue
+        trained += 1
+        assert losses and all(torch.isfinite(loss).all() for loss in losses), where
+    assert trained >= len(combinations()) / 12, "nearly everything is refused"
+
+
+def train(
+    learner: str, module: str, demonstrations: Path, options: dict[str, Any], outside: dict[str, Any]
+) -> list[torch.Tensor]:
+    """A few steps, with every loss on the way."""
+    imitation = shrink(IMITATION_MODULES[module].config_class(**options))
+    fields: dict[str, Any] = {"runs": outside["runs"], "precision": outside["precision"]}
+    if outside["cloned"]:
+        fields["bc_pretraining"] = BCPretrainingConfig(iterations=outside["cloned"])
+    losses = []
+    for phase in build(make_config(module, demonstrations, learner, imitation, **fields)).phases:
+        metrics = [phase.advance() for _ in range(min(phase.length, 8))]
+        phase.finish()
+        losses += [value for m in metrics for name, value in m.items() if "loss" in name]
+    return losses
+
+
+def refused_for(options: dict[str, Any], message: str) -> bool:
+    """A refusal names one of the options that were set, and its value."""
+    changed = [key for key, value in options.items() if value != OPTIONS[key][0]]
+    return any(key in message for key in [*changed, "mix_expert_data"])
