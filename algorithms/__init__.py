@@ -5,7 +5,9 @@ from algorithms.behavioural_cloning import CloningOnly
 from algorithms.imitation.adril import AdRIL
 from algorithms.imitation.constant import Constant
 from algorithms.imitation.gail import GAIL
+from algorithms.imitation.gmmil import GMMIL
 from algorithms.imitation.none import NoImitation
+from algorithms.imitation.pwil import PWIL
 from algorithms.learners.sac import SAC
 
 LEARNERS: dict[str, type[Learner]] = {
@@ -16,6 +18,8 @@ IMITATION_MODULES: dict[str, type[ImitationModule]] = {
     "none": NoImitation,
     "cloning": CloningOnly,
     "gail": GAIL,
+    "gmmil": GMMIL,
+    "pwil": PWIL,
     "adril": AdRIL,
     "constant": Constant,
 }
