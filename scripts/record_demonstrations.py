@@ -87,7 +87,7 @@ def record(options: argparse.Namespace) -> None:
         raise UserError(f"mean return {mean:.2f} is below --minimum-return {options.minimum_return:g}: nothing written")
     facts = provenance(options, policy, rollouts)
     output.parent.mkdir(parents=True, exist_ok=True)
-    write_d4rl(output, rollouts.trajectories, facts, rollouts.infos)
+    write_d4rl(output, rollouts.trajectories, facts)
     datasheet.write_text(describe(output, facts, rollouts))
     print(f"{output}: {options.episodes} episodes, return {mean:.2f} +- {rollouts.returns.std():.2f}")
 
@@ -135,7 +135,7 @@ def describe(output: Path, facts: dict[str, str | float | int], rollouts: Rollou
         **facts,
         name=output.name,
         count=len(rollouts.trajectories),
-        columns=", ".join([*columns, *(f"infos/{name}" for name in rollouts.infos)]),
+        columns=", ".join([*columns, *(f"infos/{name}" for name in rollouts.trajectories[0].infos)]),
         length_mean=rollouts.lengths.mean(),
         length_std=rollouts.lengths.std(),
         steps=rollouts.lengths.sum(),

@@ -22,10 +22,9 @@ SIMULATOR_STATE = ("qpos", "qvel")
 
 @dataclass(frozen=True)
 class Rollouts:
-    """Episodes, and the simulator's state at each of their observations: [all steps, ...], empty where it has none."""
+    """Episodes; their infos are the simulator's state at each of their observations, where it has one."""
 
     trajectories: list[Trajectory]
-    infos: dict[str, np.ndarray]
 
     @property
     def returns(self) -> np.ndarray:
@@ -42,6 +41,7 @@ class _Episode:
     """One environment and what has been seen in it."""
 
     def __init__(self, environment_id: str, seed: int) -> None:
+        self.seed = seed
         self.env: gymnasium.Env = make_environment(environment_id)
         self.observations = [np.asarray(self.env.reset(seed=seed)[0], np.float32)]
         self.actions: list[np.ndarray] = []
@@ -61,12 +61,13 @@ class _Episode:
         self.terminated, self.over = bool(terminated), bool(terminated or truncated)
 
     def trajectory(self) -> Trajectory:
-        return Trajectory(
-            observations=np.stack(self.observations[:-1]),
-            actions=np.stack(self.actions),
-            rewards=np.array(self.rewards, np.float32),
-            next_observations=np.stack(self.observations[1:]),
-            terminated=self.terminated,
+        return Trajectory.from_observations(
+            np.stack(self.observations),
+            np.stack(self.actions),
+            np.array(self.rewards, np.float32),
+            self.terminated,
+            {name: np.stack(values).astype(np.float32) for name, values in self.infos.items()},
+            self.seed,
         )
 
 
@@ -80,8 +81,7 @@ def roll_out(environment_id: str, act: Act, episodes: int, seed: int) -> Rollout
                 run.step(action)
     for run in runs:
         run.env.close()
-    infos = {name: np.concatenate([np.stack(run.infos[name]) for run in runs]) for name in runs[0].infos}
-    return Rollouts([run.trajectory() for run in runs], {name: v.astype(np.float32) for name, v in infos.items()})
+    return Rollouts([run.trajectory() for run in runs])
 
 
 def greedy(policy: SavedPolicy, run_index: int) -> Act:

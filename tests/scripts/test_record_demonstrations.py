@@ -90,7 +90,7 @@ def test_other_simulators_have_no_infos() -> None:
         return np.zeros((len(observations), 1), np.float32)
 
     rollouts = roll_out("Pendulum-v1", act, 2, 0)
-    assert rollouts.infos == {}
+    assert not any(trajectory.infos for trajectory in rollouts.trajectories)
     assert rollouts.lengths.tolist() == [200, 200]
     assert not any(trajectory.terminated for trajectory in rollouts.trajectories)
 

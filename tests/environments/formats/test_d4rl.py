@@ -1,6 +1,8 @@
 """D4RL files: where episodes end, what may be missing, and one clear line for what is wrong."""
 
+import dataclasses
 import pathlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
@@ -8,10 +10,12 @@ import numpy as np
 import pytest
 
 from conf.errors import UserError
-from environments.d4rl import episodes, read_d4rl, write_d4rl
-from environments.trajectories import Trajectory
+from environments.formats.d4rl import episodes, read_d4rl, write_d4rl
+from environments.formats.d4rl import read as read_file
+from environments.trajectories import LazyTrajectories, Trajectory
+from tests.environments.formats.episodes import assert_same, episode
 
-FOLDER = Path(__file__).parents[3] / "shared" / "demonstrations"
+FOLDER = Path(__file__).parents[4] / "shared" / "demonstrations"
 FILES = sorted(FOLDER.glob("*.hdf5"))
 
 
@@ -36,19 +40,19 @@ def write(path: Path, data: dict[str, np.ndarray]) -> Path:
     return path
 
 
-def read(tmp_path: Path, data: dict[str, np.ndarray], without: str = "") -> list[Trajectory]:
+def read(tmp_path: Path, data: dict[str, np.ndarray], without: str = "") -> Sequence[Trajectory]:
     return read_d4rl(write(tmp_path / "d.hdf5", {k: v for k, v in data.items() if k not in without.split()}))
 
 
-def steps(trajectories: list[Trajectory]) -> list[list[float]]:
+def steps(trajectories: Sequence[Trajectory]) -> list[list[float]]:
     return [trajectory.observations[:, 0].tolist() for trajectory in trajectories]
 
 
-def successors(trajectories: list[Trajectory]) -> list[list[float]]:
+def successors(trajectories: Sequence[Trajectory]) -> list[list[float]]:
     return [trajectory.next_observations[:, 0].tolist() for trajectory in trajectories]
 
 
-def terminated(trajectories: list[Trajectory]) -> list[bool]:
+def terminated(trajectories: Sequence[Trajectory]) -> list[bool]:
     return [trajectory.terminated for trajectory in trajectories]
 
 
@@ -130,20 +134,20 @@ def at(name: str, row: int, value: float) -> dict[str, np.ndarray]:
 
 
 BAD = {
-    "length": (changed("actions", np.zeros((3, 1))), "dataset 'actions': 3 rows; expected 4, as in 'observations'"),
-    "width": (changed("next_observations", np.zeros((4, 3))), "dataset 'next_observations': 3 columns; expected 2"),
+    "length": (changed("actions", np.zeros((3, 1))), "'actions': 3 rows; expected 4, to agree with the others"),
+    "width": (changed("next_observations", np.zeros((4, 3))), "'next_observations': 3 columns; expected 2"),
     "too few dimensions": (changed("observations", np.zeros(4)), r"'observations': shape \(4,\); expected 2 dim"),
     "too many dimensions": (changed("rewards", np.zeros((4, 1))), r"'rewards': shape \(4, 1\); expected 1 dim"),
     "scalar": (changed("terminals", True), r"'terminals': shape \(\); expected 1 dim"),
-    "NaN": (at("observations", 2, np.nan), "dataset 'observations', row 2: NaN or infinite"),
-    "infinite": (at("actions", 1, -np.inf), "dataset 'actions', row 1: NaN or infinite"),
-    "infinite in 32 bits": (at("rewards", 3, 1e300), "dataset 'rewards', row 3: NaN or infinite"),
-    "flag": (at("terminals", 1, 2), r"dataset 'terminals', row 1: 2.0; expected 0 or 1"),
-    "NaN flag": (at("timeouts", 0, np.nan), "dataset 'timeouts', row 0: nan; expected 0 or 1"),
-    "bytes": (changed("rewards", [b"a"] * 4), r"dataset 'rewards': type \|S1; expected numbers"),
-    "text": (changed("actions", np.array([["a"]] * 4, object)), "dataset 'actions': type object; expected numbers"),
-    "no rows": (columns(0), r"dataset 'observations': shape \(0, 2\) holds no data"),
-    "no columns": (changed("actions", np.zeros((4, 0))), r"dataset 'actions': shape \(4, 0\) holds no data"),
+    "NaN": (at("observations", 2, np.nan), "'observations', row 2: NaN or infinite"),
+    "infinite": (at("actions", 1, -np.inf), "'actions', row 1: NaN or infinite"),
+    "infinite in 32 bits": (at("rewards", 3, 1e300), "'rewards', row 3: NaN or infinite"),
+    "flag": (at("terminals", 1, 2), r"'terminals', row 1: 2.0; expected 0 or 1"),
+    "NaN flag": (at("timeouts", 0, np.nan), "'timeouts', row 0: nan; expected 0 or 1"),
+    "bytes": (changed("rewards", [b"a"] * 4), r"'rewards': type \|S1; expected numbers"),
+    "text": (changed("actions", np.array([["a"]] * 4, object)), "'actions': objects, which are pickled"),
+    "no rows": (columns(0), r"'observations': shape \(0, 2\) holds no data"),
+    "no columns": (changed("actions", np.zeros((4, 0))), r"'actions': shape \(4, 0\) holds no data"),
     "no complete episode": (columns(4), "hold 4 rows but no complete episode; expected terminals or timeouts"),
 }
 
@@ -195,7 +199,8 @@ def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_damaged_chunks_are_reported(tmp_path: Path) -> None:
-    trajectory = Trajectory(*(np.ones((2000, 3), np.float32),) * 2, None, np.ones((2000, 3), np.float32), False)
+    ones = np.ones((2000, 3), np.float32)
+    trajectory = Trajectory(ones, ones, None, ones, False)
     path = tmp_path / "d.hdf5"
     write_d4rl(path, [trajectory], {})
     with h5py.File(path) as file:
@@ -207,29 +212,54 @@ def test_damaged_chunks_are_reported(tmp_path: Path) -> None:
         read_d4rl(path)
 
 
-def episode(length: int, terminated: bool, offset: float = 0.0) -> Trajectory:
-    observations = np.arange(offset, offset + length * 2, dtype=np.float32).reshape(length, 2)
-    return Trajectory(observations, observations[:, :1] / 9, observations[:, 1], observations + 2, terminated)
-
-
 def test_written_files_read_back_the_same(tmp_path: Path) -> None:
     written = [episode(3, True), episode(1, True, 50.0), episode(2, False, 70.0)]
     path = tmp_path / "d.hdf5"
-    qpos = np.arange(12.0).reshape(6, 2)
-    write_d4rl(path, written, {"env_id": "Hopper-v4", "seed": 3}, {"qpos": qpos})
-    found = read_d4rl(path)
-    assert terminated(found) == [True, True, False]
-    for before, after in zip(written, found, strict=True):
-        for name in ("observations", "actions", "rewards", "next_observations"):
-            np.testing.assert_array_equal(getattr(before, name), getattr(after, name))
+    write_d4rl(path, written, {"env_id": "Hopper-v4", "seed": 3})
+    assert_same(written, read_d4rl(path))
     with h5py.File(path) as file:
         assert (file.attrs["env_id"], file.attrs["seed"]) == ("Hopper-v4", 3)
         assert file["terminals"][()].tolist() == [False, False, True, True, False, False]
         assert file["timeouts"][()].tolist() == [False] * 5 + [True]
         assert file["timeouts"].dtype == bool
-        assert file["infos/qpos"].dtype == np.float32 and file["infos/qpos"][5, 1] == 11
+        assert file["infos/qpos"].dtype == np.float32 and file["infos/qpos"].shape == (6, 2)
         assert file["observations"].compression == "gzip"
     assert [p.name for p in tmp_path.iterdir()] == ["d.hdf5"]
+
+
+def test_discrete_actions_are_integers(tmp_path: Path) -> None:
+    data = columns(4, timeouts=(3,)) | {"actions": np.array([0, 1, 1, 0], np.int32)}
+    (found,) = read(tmp_path, data)
+    assert found.discrete and found.actions is not None and found.actions.dtype == np.int64
+    assert found.actions.tolist() == [0, 1, 1, 0]
+    (found,) = read(tmp_path, data | {"actions": data["actions"][:, None]})
+    assert found.actions is not None and found.actions.tolist() == [0, 1, 1, 0]
+    (found,) = read(tmp_path, data | {"actions": np.ones((4, 2), np.int64)})  # several integers are numbers
+    assert not found.discrete and found.actions is not None and found.actions.dtype == np.float32
+
+
+def test_what_was_assumed_is_said(tmp_path: Path) -> None:
+    data = columns(5, terminals=(2,), timeouts=())
+    path = write(tmp_path / "d.hdf5", {k: v for k, v in data.items() if k not in ("timeouts", "next_observations")})
+    notes = read_file(path).notes
+    assert [note.split(":")[0] for note in notes[:2]] == ["there are no timeouts", "there are no next_observations"]
+    assert notes[2].startswith("2 rows behind the last end")
+
+
+@pytest.mark.parametrize("without", ["", "next_observations", "actions", "next_observations rewards"])
+def test_a_large_file_is_read_episode_by_episode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without: str) -> None:
+    data = columns(7, terminals=(1,), timeouts=(4, 5)) | {"infos/qpos": np.arange(14, dtype=np.float32).reshape(7, 2)}
+    expected = read(tmp_path, data, without)
+    for limit in ("base.EAGER_BYTES", "d4rl.EAGER_BYTES", "d4rl.PIECE_BYTES"):
+        monkeypatch.setattr(f"environments.formats.{limit}", 0)
+    (tmp_path / "lazy").mkdir()
+    found = read(tmp_path / "lazy", data, without)
+    assert isinstance(found, LazyTrajectories)
+    assert_same(expected, found)
+    assert_same(expected[1:], found[1:])
+    assert found.lengths == [trajectory.length for trajectory in expected]
+    with pytest.raises(UserError, match="'observations', row 5: NaN"):
+        read(tmp_path, data | {"observations": np.where(np.arange(14).reshape(7, 2) == 11, np.nan, 1.0)}, without)
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -238,18 +268,11 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     before = path.read_bytes()
     with pytest.raises(TypeError):
         write_d4rl(path, [episode(3, True)], {"env_id": object()})  # type: ignore[dict-item]
-    with pytest.raises(ValueError, match="infos/qpos has 2 rows and the trajectories have 3 steps"):
-        write_d4rl(path, [episode(3, True)], {}, {"qpos": np.zeros((2, 1))})
-    state_only = Trajectory(np.zeros((1, 2), np.float32), None, None, np.zeros((1, 2), np.float32), True)
-    with pytest.raises(ValueError, match="some trajectories have actions"):
+    state_only = dataclasses.replace(episode(3, True), actions=None)
+    with pytest.raises(ValueError, match="some trajectories have other columns"):
         write_d4rl(path, [episode(3, True), state_only], {})
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["d.hdf5"]
-
-
-def test_an_empty_trajectory_is_rejected() -> None:
-    with pytest.raises(ValueError, match="at least one step"):
-        Trajectory(np.zeros((0, 2), np.float32), None, None, np.zeros((0, 2), np.float32), True)
 
 
 if FILES:
