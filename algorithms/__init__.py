@@ -4,10 +4,12 @@ from algorithms.base import ImitationModule, Learner
 from algorithms.behavioural_cloning import CloningOnly
 from algorithms.imitation.adril import AdRIL
 from algorithms.imitation.constant import Constant
+from algorithms.imitation.dril import DRIL
 from algorithms.imitation.gail import GAIL
 from algorithms.imitation.gmmil import GMMIL
 from algorithms.imitation.none import NoImitation
 from algorithms.imitation.pwil import PWIL
+from algorithms.imitation.red import RED
 from algorithms.learners.sac import SAC
 
 LEARNERS: dict[str, type[Learner]] = {
@@ -22,4 +24,6 @@ IMITATION_MODULES: dict[str, type[ImitationModule]] = {
     "pwil": PWIL,
     "adril": AdRIL,
     "constant": Constant,
+    "dril": DRIL,
+    "red": RED,
 }

@@ -15,8 +15,8 @@ from algorithms.imitation.gail import GAIL, GAILConfig
 from algorithms.learners.sac import SAC, SACConfig
 from environments.construction import EnvironmentConfig
 from memory.batch import Batch
-from models.critics import TwinCritic
 from models.discriminators import DiscriminatorConfig
+from models.mlp import MLP
 from tests.algorithms.support import (
     WALK,
     make_batch,
@@ -51,11 +51,11 @@ def gail(**options: Any) -> GAILConfig:
 
 
 def of_run(module: nn.Module, run: int) -> dict[str, Tensor]:
-    """Parameters and buffers of one run. The run axis is the first, but the second in twin critics."""
-    twins = [name for name, part in module.named_modules() if isinstance(part, TwinCritic)]
+    """Parameters and buffers of one run. The run axis is the first, but the second in ensembles (and twin critics)."""
+    ensembles = [name for name, part in module.named_modules() if isinstance(part, MLP) and len(part.members) > 1]
     values = parameters(module) | {name: value.clone() for name, value in module.named_buffers()}
     return {
-        name: value[:, run] if any(name.startswith(f"{twin}.") for twin in twins) else value[run]
+        name: value[:, run] if any(name.startswith(f"{ensemble}.") for ensemble in ensembles) else value[run]
         for name, value in values.items()
     }
 

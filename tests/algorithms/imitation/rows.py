@@ -1,0 +1,27 @@
+"""Demonstrations made of given rows."""
+
+import numpy as np
+
+from environments.trajectories import Trajectory
+from memory.batch import Batch
+from memory.demonstrations import Demonstrations
+
+
+def demonstrations_of(batch: Batch, trajectories: int = 1, seeds: tuple[int, ...] = (0,)) -> Demonstrations:
+    """The rows of `batch`, [1, rows], as they are, said to be of so many trajectories."""
+    observation, action = batch.observations.shape[-1], batch.actions.shape[-1]
+    states = np.zeros((2, observation), np.float32)
+    blank = Trajectory(states[:1], np.zeros((1, action), np.float32), np.zeros(1, np.float32), states[1:], False)
+    demonstrations = Demonstrations(
+        [blank] * trajectories,
+        limit=0,
+        subsample=1,
+        absorbing=False,
+        seeds=seeds,
+        device="cpu",
+        observation_size=observation,
+        action_low=-np.ones(action, np.float32),
+        action_high=np.ones(action, np.float32),
+    )
+    demonstrations._rows = demonstrations.layout.pack(batch)[0]
+    return demonstrations
