@@ -1,5 +1,6 @@
 """What every learner and every imitation module must hold, over the registry: new ones are covered by being in it."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from environments.vector import VectorEnvironment
 from memory.batch import FIELDS, Batch
 from tests.algorithms.support import make_config, parameters, shrink, write_demonstrations
 from training.build import Parts, build
-from training.phases import Interaction
+from training.phases import ImitationPretraining, Interaction
 
 PAIRS = [
     (learner, module)
@@ -234,3 +235,28 @@ def test_saved_parts_continue_exactly(learner: str, module: str, demonstrations:
     for one, two in pairs[:2]:
         for name, value in parameters(one).items():
             assert torch.equal(value, parameters(two)[name]), name
+
+
+@pytest.mark.parametrize("module", IMITATION_MODULES)
+def test_pretraining_goes_on_exactly_where_it_stopped(module: str, demonstrations: Path, tmp_path: Path) -> None:
+    config = make_config(module, demonstrations, runs=2)
+    whole, resumed = build(config), build(config)
+    if not whole.imitation.pretraining_iterations:
+        pytest.skip("no pretraining")
+    phase, other = (next(p for p in parts.phases if isinstance(p, ImitationPretraining)) for parts in (whole, resumed))
+    phase.advance()
+    for name in ("imitation", "demonstrations"):
+        torch.save(getattr(whole, name).state_dict(), tmp_path / name)
+        getattr(resumed, name).load_state_dict(torch.load(tmp_path / name, weights_only=True))
+    for _ in range(phase.length - 1):
+        metrics, again = phase.advance(), other.advance()
+        assert metrics and metrics.keys() == again.keys()
+        for name, value in metrics.items():
+            assert re.fullmatch(r"\w+/\w+", name) and value.shape == (2,) and not value.requires_grad, name
+            assert torch.equal(value, again[name]), name
+    for ended in (phase, other, other):  # twice where a run was stopped right behind it
+        ended.finish()
+    values, others = whole.imitation.state_dict(), resumed.imitation.state_dict()
+    for name, value in values.items():
+        if isinstance(value, Tensor):
+            assert torch.equal(value, others[name]) and value.isfinite().all(), name
