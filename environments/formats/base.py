@@ -27,6 +27,7 @@ class DemonstrationSet:
     trajectories: Sequence[Trajectory]
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
     notes: tuple[str, ...] = ()  # what the reader had to assume or leave out
+    types: Mapping[str, str] = field(default_factory=dict)  # in the file, of each column
 
     @property
     def environment_id(self) -> str | None:
@@ -49,8 +50,9 @@ class Format:
     read: Callable[[Path], DemonstrationSet]
     write: Callable[[Path, DemonstrationSet], None]
     attributes: bool = True  # are attributes kept?
-    partial: bool = True  # may actions or rewards be missing?
+    needs: tuple[str, ...] = ()  # columns that may not be missing
     rows: bool = False  # may rows be unconnected?
+    infos: int = 99  # dimensions that infos may have, beside time
 
     def losses(self, content: DemonstrationSet) -> list[str]:
         """What this format cannot carry of a set; what would leave nothing usable is refused instead.
@@ -59,9 +61,12 @@ class Format:
             UserError: the set cannot be kept in this format.
         """
         first = content.trajectories[0]
-        missing = [name for name in ("actions", "rewards") if getattr(first, name) is None]
-        if not self.partial and missing:
-            raise UserError(f"{self.name} needs {' and '.join(missing)}, which these demonstrations do not have")
+        missing = [name for name in self.needs if getattr(first, name) is None]
+        if missing:
+            raise UserError(
+                f"{self.name} needs {' and '.join(missing)}, which these demonstrations do not have; "
+                "d4rl, npz and csv can do without"
+            )
         if not self.rows and not all(trajectory.connected for trajectory in content.trajectories):
             raise UserError(
                 f"{self.name} keeps T + 1 observations for T steps, but next_observations differ from the next row's "
@@ -69,7 +74,9 @@ class Format:
             )
         kept = {key for key in content.attributes if key in ENVIRONMENT_KEYS}
         lost = [] if self.attributes else sorted(set(content.attributes) - kept)
-        return [f"attributes ({', '.join(lost)})"] if lost else []
+        wide = [name for name, values in first.infos.items() if values.ndim - 1 > self.infos]
+        lines = [f"attributes ({', '.join(lost)})"] if lost else []
+        return lines + ([f"infos of several dimensions ({', '.join(wide)})"] if wide else [])
 
 
 def refuse(path: Path, what: str, expected: str) -> UserError:
@@ -89,8 +96,16 @@ def numbers(values: Any, dimensions: int, path: Path, name: str, rows: int | Non
         result: np.ndarray = values.astype(np.float32, copy=False)
     finite = np.isfinite(result).reshape(len(result), -1).all(1)
     if not finite.all():
-        raise refuse(path, f"{where}, row {finite.argmin()}: NaN or infinite value", "finite numbers (32 bits)")
+        row = int(finite.argmin())
+        raise refuse(path, f"{where}, row {row}: {not_finite(result[row])}", "finite numbers (32 bits)")
     return result
+
+
+def not_finite(row: Any) -> str:
+    """Where in a row numbers are missing."""
+    columns = np.flatnonzero(~np.isfinite(np.atleast_1d(row)))
+    where = f" in column {', '.join(map(str, columns[:10]))}" if np.ndim(row) else ""
+    return f"NaN or infinite value{where}"
 
 
 def check_column(values: Any, dimensions: int, path: Path, name: str, rows: int | None, kinds: str = "iuf") -> None:
@@ -235,3 +250,33 @@ def first_bytes(path: Path, expected: str) -> bytes:
     if start[:1] == b"\x80":
         raise refuse(path, " are a pickle, which can run programs when it is read and never is here", expected)
     return start
+
+
+def damaged(path: Path, error: BaseException) -> UserError:
+    """What a library said about a file that it could not read, in one line."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return UserError(f"demonstrations {path} are damaged or truncated ({reason}); fetch the file again")
+
+
+def split(
+    lengths: Sequence[int], columns: Mapping[str, np.ndarray], terminated: Sequence[bool], seeds: Sequence[int] | None
+) -> list[Trajectory]:
+    """Episodes as views of columns of all steps; of observations there is one more than steps in each."""
+    infos = {name.removeprefix("infos/"): values for name, values in columns.items() if name.startswith("infos/")}
+    trajectories = []
+    start = 0
+    for index, length in enumerate(lengths):
+        stop = start + length
+        own = {name: columns[name][start:stop] if name in columns else None for name in ("actions", "rewards")}
+        trajectories.append(
+            Trajectory.from_observations(
+                columns["observations"][start + index : stop + index + 1],
+                own["actions"],
+                own["rewards"],
+                bool(terminated[index]),
+                {name: values[start:stop] for name, values in infos.items()},
+                None if seeds is None else int(seeds[index]),
+            )
+        )
+        start = stop
+    return trajectories

@@ -22,10 +22,12 @@ from environments.formats.base import (
     Format,
     check_column,
     columns_of,
+    damaged,
     discrete,
     first_bytes,
     flags,
     gathered,
+    not_finite,
     plain,
     refuse,
     whole,
@@ -76,14 +78,14 @@ def read(path: Path) -> DemonstrationSet:
                 stack.pop_all()  # it stays open for as long as they are used
             return content
     except (OSError, RuntimeError, KeyError, ValueError) as error:  # h5py raises each for damaged files
-        reason = " ".join(str(error).split())
-        raise UserError(f"demonstrations {path} are damaged or truncated ({reason}); fetch the file again") from error
+        raise damaged(path, error) from error
 
 
 def _read(file: h5py.File, path: Path) -> DemonstrationSet:
     datasets = _datasets(file, path)
     rows = len(datasets["observations"])
     ends = {name: flags(datasets.pop(name)[()], path, name) for name in FLAGS if name in datasets}
+    types = {name: str(dataset.dtype) for name, dataset in datasets.items()}
     size = sum(4 * int(np.prod(dataset.shape)) for dataset in datasets.values())
     lazy = size > EAGER_BYTES
     for name in DIMENSIONS.keys() & datasets.keys():
@@ -106,7 +108,7 @@ def _read(file: h5py.File, path: Path) -> DemonstrationSet:
         return _trajectory(columns, *spans[index], seed)
 
     trajectories = gathered([stop - start for start, stop, _ in spans], load, size)
-    return DemonstrationSet(trajectories, plain(file.attrs), tuple(_notes(ends, found, rows, short)))
+    return DemonstrationSet(trajectories, plain(file.attrs), tuple(_notes(ends, found, rows, short)), types)
 
 
 def _datasets(file: h5py.File, path: Path) -> dict[str, h5py.Dataset]:
@@ -167,8 +169,9 @@ def _check_numbers(dataset: h5py.Dataset, path: Path, name: str) -> None:
         values = _numbers(dataset, start, min(start + step, len(dataset)))
         finite = np.isfinite(values).reshape(len(values), -1).all(1)
         if not finite.all():
-            row = start + finite.argmin()
-            raise refuse(path, f", '{name}', row {row}: NaN or infinite value", "finite numbers (32 bits)")
+            bad = int(finite.argmin())
+            what = f", '{name}', row {start + bad}: {not_finite(values[bad])}"
+            raise refuse(path, what, "finite numbers (32 bits)")
 
 
 def _trajectory(columns: Mapping[str, Any], start: int, stop: int, terminated: bool, seed: int | None) -> Trajectory:
