@@ -10,10 +10,12 @@ from algorithms.imitation.gmmil import GMMIL
 from algorithms.imitation.none import NoImitation
 from algorithms.imitation.pwil import PWIL
 from algorithms.imitation.red import RED
+from algorithms.learners.ppo import PPO
 from algorithms.learners.sac import SAC
 
 LEARNERS: dict[str, type[Learner]] = {
     "sac": SAC,
+    "ppo": PPO,
 }
 
 IMITATION_MODULES: dict[str, type[ImitationModule]] = {

@@ -52,6 +52,8 @@ class Context:
     absorbing: bool
     device: torch.device
     dtype: torch.dtype  # of matrix products; parameters are always float32
+    num_envs: int = 1  # of each run
+    discrete: bool = False  # are actions one-hot choices?
 
 
 @dataclass
@@ -59,7 +61,7 @@ class TrainingConfig(Section):
     """When and how the learner updates."""
 
     start: int = ranged(1000, 0)  # environment steps before the first update
-    interval: int = ranged(1, 1)  # environment steps per update
+    interval: int = ranged(1, 1)  # environment steps per update; on-policy: the length of a rollout
     batch_size: int = ranged(256, 2)
     learning_rate: float = ranged(3e-4, 0, open_low=True)
     learning_rate_schedule: str = choice("constant", "constant", "linear")  # linear: to zero at the last step
@@ -84,6 +86,7 @@ class ImitationConfig(Section):
     state_only: bool = False  # learn from observations alone
     absorbing: bool = True  # go on in an absorbing state after a true termination
     mix_expert_data: str = choice("none", "none", "mixed_batch", "prefill_memory")
+    allow_variable_horizon: bool = False  # on-policy imitation where the length of an episode may tell the reward
     bc_aux_loss: bool = False  # add a behavioural-cloning term to the policy's loss
     bc_aux_weight: float = ranged(1.0, 0)
     bc_aux_loss_function: str = choice("log_likelihood", "log_likelihood", "squared_error")
@@ -115,8 +118,17 @@ class Learner(nn.Module, ABC):
     """A reinforcement learner: acts, stores, updates from batches that already carry rewards."""
 
     on_policy: ClassVar[bool]
+    supports_discrete_actions: ClassVar[bool] = False
     config_class: ClassVar[type[Section]]
     policy: Policy
+
+    @classmethod
+    def check(cls, config: Section, training: TrainingConfig, num_envs: int) -> None:
+        """What ranges of single options cannot express.
+
+        Raises:
+            UserError: options do not fit together.
+        """
 
     @property
     def evaluation_policy(self) -> Policy:
@@ -131,12 +143,13 @@ class Learner(nn.Module, ABC):
     def act(
         self, observations: Float[Tensor, "runs envs observation"], greedy: bool = False
     ) -> Float[Tensor, "runs envs action"]:
-        """Actions in [-1, 1]."""
+        """Actions in the learner's units: what lies outside [-1, 1] is clipped on the way to the environment."""
 
     @abstractmethod
     def update(self, batch: Batch, expert_batch: Batch | None, progress: float = 0.0) -> Metrics:
         """One update. `expert_batch` is given when the auxiliary behavioural-cloning loss is on.
 
+        An on-policy learner's batch is a rollout, [runs, time * envs], step by step and the environments side by side.
         `progress` is the share of the run's environment steps that has been taken, for schedules.
         """
 

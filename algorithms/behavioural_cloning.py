@@ -52,6 +52,7 @@ class BehaviouralCloning:
         schedule, share = self.config.learning_rate_schedule, self.iteration / max(1, self.config.iterations)
         set_learning_rate(self.optimiser, scheduled(self.config.learning_rate, schedule, share))
         self.iteration += 1
+        self.policy.observe(expert_batch.observations)
         loss = cloning_loss(self.policy, expert_batch, self.config.loss_function)
         descend(self.optimiser, loss)
         return {"bc/loss": loss.detach()}

@@ -7,8 +7,9 @@ from typing import Any, SupportsFloat
 import gymnasium
 import numpy as np
 import torch
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Discrete
 
+import environments.seals  # noqa: F401  # registers environments
 from conf.errors import UserError
 from conf.fields import Section, choice, ranged
 
@@ -18,8 +19,9 @@ class EnvironmentConfig(Section):
     """Where the agent acts. `conf/env/*.yaml` holds the named ones."""
 
     name: str = "custom"
-    id: str = "Hopper-v4"  # any Gymnasium id with continuous observations and actions
+    id: str = "Hopper-v4"  # any Gymnasium id with a vector of observations, and continuous or discrete actions
     version: str | None = None  # v4 or v5, for the MuJoCo environments
+    fixed_horizon: bool = False  # does an episode end by its time limit alone?
     num_envs: int = ranged(1, 1)  # environments per run, stepped together
     backend: str = choice("gymnasium", "gymnasium", "envpool")
     demonstrations: str | None = None  # a D4RL HDF5 file; null: the bundled set
@@ -32,22 +34,31 @@ class EnvironmentConfig(Section):
 
 @dataclass(frozen=True)
 class Spaces:
-    """Sizes and limits of an environment."""
+    """Sizes and limits of an environment. Discrete actions are one-hot vectors for learners."""
 
     observation_size: int
-    action_size: int
-    action_low: np.ndarray
+    action_size: int  # of discrete ones: how many there are to choose from
+    action_low: np.ndarray  # of continuous actions
     action_high: np.ndarray
     horizon: int | None  # its time limit in steps
+    discrete: bool = False
 
     def to_environment(self, actions: np.ndarray) -> np.ndarray:
-        """Actions of a learner, [-1, 1], in the environment's units; anything outside is clipped."""
+        """Actions of a learner, [..., action_size], in the environment's units.
+
+        Continuous ones are scaled from [-1, 1], and clipped outside; of discrete ones the largest entry is chosen.
+        """
+        if self.discrete:
+            return np.asarray(actions.argmax(-1))
         share = (np.clip(actions, -1.0, 1.0) + 1.0) / 2.0
         scaled: np.ndarray = self.action_low + share * (self.action_high - self.action_low)
         return scaled.astype(np.float32)
 
     def from_environment(self, actions: np.ndarray) -> np.ndarray:
-        """Actions in the environment's units as a learner's, [-1, 1]."""
+        """Actions in the environment's units as a learner's, [-1, 1] or one-hot."""
+        if self.discrete:
+            one_hot: np.ndarray = np.eye(self.action_size, dtype=np.float32)[actions]
+            return one_hot
         share: np.ndarray = (actions - self.action_low) / (self.action_high - self.action_low)
         return np.clip(2.0 * share - 1.0, -1.0, 1.0).astype(np.float32)
 
@@ -71,7 +82,7 @@ class ResumableEnvironment(gymnasium.Wrapper):
         self._actions = []
         return self.env.reset(seed=seed, options=options)
 
-    def step(self, action: np.ndarray) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray | np.int64) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         self._actions.append(np.array(action))
         return self.env.step(action)
 
@@ -106,7 +117,7 @@ def make_environment(environment_id: str, render_mode: str | None = None) -> Res
 
 
 def spaces_of(environment_id: str) -> Spaces:
-    """Sizes and limits of an environment with continuous observations and bounded continuous actions.
+    """Sizes and limits of an environment with a vector of observations, and actions that are bounded or discrete.
 
     Raises:
         UserError: the environment does not exist, or is not of that kind.
@@ -117,8 +128,12 @@ def spaces_of(environment_id: str) -> Spaces:
     env.close()
     if not isinstance(observations, Box) or len(observations.shape) != 1:
         raise UserError(f"env.id={environment_id} has observations {observations}: expected a vector of numbers")
+    size = observations.shape[0]
+    if isinstance(actions, Discrete) and actions.start == 0:
+        count = int(actions.n)
+        return Spaces(size, count, np.full(count, -1, np.float32), np.ones(count, np.float32), horizon, True)
     if not isinstance(actions, Box) or len(actions.shape) != 1:
-        raise UserError(f"env.id={environment_id} has actions {actions}: expected a continuous vector")
+        raise UserError(f"env.id={environment_id} has actions {actions}: expected a continuous vector, or Discrete(n)")
     if not (np.isfinite(actions.low).all() and np.isfinite(actions.high).all()):
         raise UserError(f"env.id={environment_id} has unbounded actions: expected finite limits")
-    return Spaces(observations.shape[0], actions.shape[0], actions.low, actions.high, horizon)
+    return Spaces(size, actions.shape[0], actions.low, actions.high, horizon)

@@ -5,16 +5,15 @@ environments do not reset themselves, they are reset here after the transition i
 """
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from jaxtyping import Float
 from torch import Tensor
 
-from environments.construction import EnvironmentConfig, ResumableEnvironment, Spaces, make_environment
+from conf.errors import UserError
+from environments.construction import EnvironmentConfig, Spaces, make_environment
 from environments.envpool import EnvPoolBackend
 from memory.absorbing import append_bit
 from memory.batch import Batch
@@ -32,7 +31,7 @@ class VectorEnvironment:
     observations: Float[Tensor, "runs envs observation"]
 
     def __init__(self, config: EnvironmentConfig, spaces: Spaces, seeds: Sequence[int], absorbing: bool) -> None:
-        self.spaces, self.absorbing = spaces, absorbing
+        self.spaces, self.absorbing, self.fixed_horizon = spaces, absorbing, config.fixed_horizon
         self.shape = (len(seeds), config.num_envs)
         self.steps = 0  # of each run
         self.backend = _make_backend(config, reset_seeds(seeds, config.num_envs, "environment"))
@@ -44,10 +43,12 @@ class VectorEnvironment:
         actions = actions.cpu()
         scaled = self.spaces.to_environment(actions.numpy().reshape(-1, self.spaces.action_size))
         successors, rewards, terminated, truncated = self.backend.step(scaled)
+        if self.fixed_horizon and terminated.any():
+            raise UserError("an episode ended before its time limit: env.fixed_horizon=true is wrong here")
         next_observations = self._observe(successors)
         flags = (self._tensor(terminated), self._tensor(truncated))
         self.observations = (
-            self._observe(self.backend.observations) if any(terminated | truncated) else next_observations
+            self._observe(self.backend.observations) if (terminated | truncated).any() else next_observations
         )
         zeros = torch.zeros(self.shape)
         self.steps += self.shape[1]
@@ -84,41 +85,43 @@ class VectorEnvironment:
 
 
 class GymnasiumBackend:
-    """Gymnasium's vector environment, reset by hand."""
+    """Gymnasium's environments, one after the other; each is reset here when its episode is over.
+
+    Their infos are dropped: gathering those costs more than the simulation of a small environment.
+    """
 
     def __init__(self, environment_id: str, seeds: list[int]) -> None:
-        self.envs = SyncVectorEnv(
-            [partial(make_environment, environment_id) for _ in seeds],
-            copy=False,
-            autoreset_mode=AutoresetMode.DISABLED,
-        )
-        self.observations: np.ndarray = self.envs.reset(seed=list(seeds))[0]
+        self.envs = [make_environment(environment_id) for _ in seeds]
+        self._gather([env.reset(seed=seed)[0] for env, seed in zip(self.envs, seeds, strict=True)])
+
+    def _gather(self, observations: list[np.ndarray]) -> None:
+        self.observations = np.stack(observations).astype(np.float32)
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """True successors, rewards, terminated, truncated. Afterwards `observations` holds where each one goes on."""
-        successors, rewards, terminated, truncated, _ = self.envs.step(actions)
+        successors = np.empty_like(self.observations)
+        rewards = np.empty(len(self.envs), np.float32)
+        terminated, truncated = np.empty((2, len(self.envs)), bool)
+        for index, env in enumerate(self.envs):
+            result = env.step(actions[index])
+            successors[index], rewards[index], terminated[index], truncated[index], _ = result
+        self.observations = successors
         ends = terminated | truncated
         if ends.any():
-            successors = successors.copy()
-            terminated, truncated = terminated.copy(), truncated.copy()
-            self.observations = self.envs.reset(options={"reset_mask": ends})[0]
-        else:
-            self.observations = successors
+            self.observations = successors.copy()
+            for index in np.flatnonzero(ends).tolist():
+                self.observations[index] = self.envs[index].reset()[0]
         return successors, rewards, terminated, truncated
 
-    @property
-    def _resumable(self) -> list[ResumableEnvironment]:
-        return self.envs.envs  # type: ignore[return-value]  # all were made by make_environment
-
     def state_dict(self) -> list[dict[str, Any]]:
-        return [env.state_dict() for env in self._resumable]
+        return [env.state_dict() for env in self.envs]
 
     def load_state_dict(self, state: list[dict[str, Any]]) -> None:
-        restored = [env.restore(saved) for env, saved in zip(self._resumable, state, strict=True)]
-        self.observations = np.stack(restored)
+        self._gather([env.restore(saved) for env, saved in zip(self.envs, state, strict=True)])
 
     def close(self) -> None:
-        self.envs.close()
+        for env in self.envs:
+            env.close()
 
 
 def _make_backend(config: EnvironmentConfig, seeds: list[int]) -> Any:

@@ -28,7 +28,9 @@ class Batch:
 
     `terminated` and `truncated` have Gymnasium's meaning and are never merged: bootstrap with `1 - terminated`.
     `next_observations` is the true successor, never the first observation of the next episode.
-    Actions are in the learner's units, [-1, 1] in every dimension. Flags are 0.0 or 1.0.
+    Actions are in the learner's units: [-1, 1] is the environment's range, and discrete ones are one-hot. An unbounded
+    policy's are kept as they were drawn, since its log-probabilities are theirs; the environment clips them.
+    Flags are 0.0 or 1.0.
     """
 
     observations: Float[Tensor, "runs batch observation"]

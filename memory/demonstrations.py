@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
@@ -84,7 +85,8 @@ class Demonstrations:
 
     The first `limit` trajectories (0: all) are used, the others are held out; each is wrapped with the absorbing
     state, then subsampled. Rewards are NaN: the true ones are hidden. State-only data has zeros for actions.
-    `observation_size` and the finite action bounds [action] are the environment's, without the absorbing bit.
+    `observation_size` and the finite action bounds [action] are the environment's, without the absorbing bit;
+    `discrete` actions are integers below the length of the bounds.
     Raises UserError where the demonstrations do not fit the environment or are fewer than `limit`.
     """
 
@@ -100,12 +102,13 @@ class Demonstrations:
         observation_size: int,
         action_low: np.ndarray,
         action_high: np.ndarray,
+        discrete: bool = False,
     ) -> None:
-        _check(trajectories, limit, observation_size, len(action_low))
+        _check(trajectories, limit, observation_size, len(action_low), discrete)
         self.state_only = any(trajectory.actions is None for trajectory in trajectories)
         self.layout = Layout(observation_size + absorbing, len(action_low))
         self.streams = Streams(seeds, "demonstrations", device)
-        self._subsample = subsample
+        self._subsample, self._discrete = subsample, discrete
         self._absorbing = absorbing
         self._bounds = (torch.tensor(action_low).float(), torch.tensor(action_high).float())
         self._unused = trajectories[limit:] if limit else ()
@@ -168,9 +171,11 @@ class Demonstrations:
         return self.layout.pack(batch)[0]
 
     def _rescaled(self, trajectory: Trajectory) -> Float[Tensor, "time action"]:
-        """Actions from the environment's units to [-1, 1]; not yet clipped."""
+        """Actions from the environment's units to [-1, 1], not yet clipped, or to one-hot vectors."""
         if self.state_only:
             return torch.zeros(trajectory.length, self.layout.action_size)
+        if self._discrete:
+            return F.one_hot(torch.tensor(trajectory.actions), self.layout.action_size).float()
         low, high = self._bounds
         return (2 * torch.tensor(trajectory.actions) - (high + low)) / (high - low)  # exact where bounds are [-1, 1]
 
@@ -179,7 +184,9 @@ class Demonstrations:
         return float((actions.abs() > 1 + CLIP_TOLERANCE).float().mean())
 
 
-def _check(trajectories: Sequence[Trajectory], limit: int, observation_size: int, action_size: int) -> None:
+def _check(
+    trajectories: Sequence[Trajectory], limit: int, observation_size: int, action_size: int, discrete: bool
+) -> None:
     if not trajectories or limit > len(trajectories):
         raise UserError(
             f"imitation.trajectories={limit}, but the demonstrations hold {len(trajectories)} trajectories; "
@@ -188,10 +195,22 @@ def _check(trajectories: Sequence[Trajectory], limit: int, observation_size: int
     for trajectory in trajectories:
         sizes = {"observations": (trajectory.observations.shape[1], observation_size)}
         if trajectory.actions is not None:
-            sizes["actions"] = (trajectory.actions.shape[1], action_size)
-        for name, (found, expected) in sizes.items():
-            if found != expected:
+            if trajectory.discrete != discrete:
+                found, expected = ("discrete", "continuous")[:: 1 if trajectory.discrete else -1]
                 raise UserError(
-                    f"the {name} of the demonstrations have {found} numbers; the environment expects {expected}: "
+                    f"the actions of the demonstrations are {found}; the environment expects {expected} ones: they "
+                    "come from another environment"
+                )
+            if discrete and not 0 <= trajectory.actions.min() <= trajectory.actions.max() < action_size:
+                raise UserError(
+                    f"the actions of the demonstrations go from {trajectory.actions.min()} to "
+                    f"{trajectory.actions.max()}; the environment expects 0 to {action_size - 1}"
+                )
+            if not discrete:
+                sizes["actions"] = (trajectory.actions.shape[1], action_size)
+        for name, (size, expected_size) in sizes.items():
+            if size != expected_size:
+                raise UserError(
+                    f"the {name} of the demonstrations have {size} numbers; the environment expects {expected_size}: "
                     "they come from another environment or version"
                 )

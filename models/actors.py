@@ -2,6 +2,8 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from models.mlp import MLP, MLPConfig
+from models.normalisation import RunningNorm
 from models.streams import Streams
 
 LOG_STD_RANGE = (-20.0, 2.0)
@@ -16,11 +19,24 @@ ACTION_LIMIT = 1 - 1e-6  # stored float32 actions can be exactly 1, whose invers
 
 
 class Policy(nn.Module, ABC):
-    """What imitation modules, behavioural cloning and evaluation may ask of any policy."""
+    """What imitation modules, behavioural cloning and evaluation may ask of any policy.
+
+    Every class takes (observation_size, action_size, config, streams, dtype) and then `settings` by name, so that a
+    saved policy can be made again.
+    """
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Arguments of the class beyond sizes and network."""
+        return {}
+
+    def observe(self, observations: Float[Tensor, "runs batch observation"]) -> None:
+        """Take rows that the policy is trained on into its running statistics, if it has any."""
+        return
 
     @abstractmethod
     def greedy(self, observations: Float[Tensor, "runs batch observation"]) -> Float[Tensor, "runs batch action"]:
-        """The most likely actions, in [-1, 1]."""
+        """The most likely actions. What lies outside [-1, 1] is clipped on the way to the environment."""
 
     @abstractmethod
     def log_prob(
@@ -70,6 +86,117 @@ class SquashedGaussianActor(Policy):
         return _squashed_log_prob(raw, (raw - mean) * (-log_std).exp(), log_std)
 
 
+class OnPolicyActor(Policy):
+    """A policy whose log-probabilities are compared over updates: no squashing, optional running normalisation.
+
+    The last layer starts small, so that the first policy hardly depends on the state (Andrychowicz et al. 2021).
+    """
+
+    def __init__(
+        self,
+        observation_size: int,
+        action_size: int,
+        config: MLPConfig,
+        streams: Streams,
+        dtype: torch.dtype = torch.float32,
+        normalise: bool = False,
+    ) -> None:
+        super().__init__()
+        self.runs, self.action_size = len(streams.generators), action_size
+        self.normaliser = RunningNorm(self.runs, observation_size, streams.device) if normalise else None
+        gains = (2**0.5, 0.01)
+        self.network = MLP((self.runs,), observation_size, action_size, config, streams, dtype, gains=gains)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"normalise": self.normaliser is not None}
+
+    def observe(self, observations: Float[Tensor, "runs batch observation"]) -> None:
+        if self.normaliser is not None:
+            self.normaliser.update(observations)
+
+    def features(self, observations: Float[Tensor, "runs batch observation"]) -> Float[Tensor, "runs batch feature"]:
+        """What the network sees."""
+        return observations if self.normaliser is None else self.normaliser(observations)
+
+    def log_prob(
+        self, observations: Float[Tensor, "runs batch observation"], actions: Float[Tensor, "runs batch action"]
+    ) -> Float[Tensor, "runs batch"]:
+        return self.evaluate(self.features(observations), actions)[0]
+
+    @abstractmethod
+    def sample(
+        self, observations: Float[Tensor, "runs batch observation"], streams: Streams
+    ) -> Float[Tensor, "runs batch action"]:
+        """Actions drawn with each run's own random numbers."""
+
+    @abstractmethod
+    def evaluate(
+        self, features: Float[Tensor, "runs batch feature"], actions: Float[Tensor, "runs batch action"]
+    ) -> tuple[Float[Tensor, "runs batch"], Float[Tensor, "runs batch"]]:
+        """Log-probabilities of these actions, and entropies."""
+
+
+class GaussianActor(OnPolicyActor):
+    """Diagonal Gaussian with standard deviations that do not depend on the state; they start at 1.
+
+    Actions are not bounded: they are stored as they were drawn, and clipped only on the way to the environment.
+    """
+
+    def __init__(
+        self,
+        observation_size: int,
+        action_size: int,
+        config: MLPConfig,
+        streams: Streams,
+        dtype: torch.dtype = torch.float32,
+        normalise: bool = False,
+    ) -> None:
+        super().__init__(observation_size, action_size, config, streams, dtype, normalise)
+        self.log_std = nn.Parameter(torch.zeros(self.runs, 1, action_size, device=streams.device))
+
+    def greedy(self, observations: Float[Tensor, "runs batch observation"]) -> Float[Tensor, "runs batch action"]:
+        return self.network(self.features(observations))  # type: ignore[no-any-return]
+
+    def sample(
+        self, observations: Float[Tensor, "runs batch observation"], streams: Streams
+    ) -> Float[Tensor, "runs batch action"]:
+        mean = self.greedy(observations)
+        return mean + self.log_std.exp() * streams.normal(*mean.shape[1:])
+
+    def evaluate(
+        self, features: Float[Tensor, "runs batch feature"], actions: Float[Tensor, "runs batch action"]
+    ) -> tuple[Float[Tensor, "runs batch"], Float[Tensor, "runs batch"]]:
+        standardised = (actions - self.network(features)) * (-self.log_std).exp()
+        constant = self.log_std.sum(-1) + 0.5 * math.log(2 * math.pi) * self.action_size  # [runs, 1]
+        entropy = constant + 0.5 * self.action_size
+        return -0.5 * standardised.square().sum(-1) - constant, entropy.expand(actions.shape[:2])
+
+
+class CategoricalActor(OnPolicyActor):
+    """A choice between `action_size` actions, which are one-hot vectors."""
+
+    def greedy(self, observations: Float[Tensor, "runs batch observation"]) -> Float[Tensor, "runs batch action"]:
+        return self._one_hot(self.network(self.features(observations)))
+
+    def sample(
+        self, observations: Float[Tensor, "runs batch observation"], streams: Streams
+    ) -> Float[Tensor, "runs batch action"]:
+        logits = self.network(self.features(observations))
+        # The largest of logits plus Gumbel noise is distributed as their softmax.
+        uniform = streams.uniform(*logits.shape[1:]).clamp_min(torch.finfo(torch.float32).tiny)
+        return self._one_hot(logits - torch.log(-torch.log(uniform)))
+
+    def evaluate(
+        self, features: Float[Tensor, "runs batch feature"], actions: Float[Tensor, "runs batch action"]
+    ) -> tuple[Float[Tensor, "runs batch"], Float[Tensor, "runs batch"]]:
+        log_probs = torch.log_softmax(self.network(features), -1)
+        return (log_probs * actions).sum(-1), -(log_probs.exp() * log_probs).sum(-1)
+
+    def _one_hot(self, scores: Float[Tensor, "runs batch action"]) -> Float[Tensor, "runs batch action"]:
+        return F.one_hot(scores.argmax(-1), self.action_size).float()
+
+
 def _squashed_log_prob(
     raw: Float[Tensor, "*batch action"], standardised: Float[Tensor, "*batch action"], log_std: Tensor
 ) -> Float[Tensor, "*batch"]:
@@ -77,3 +204,8 @@ def _squashed_log_prob(
     normal = -0.5 * standardised.square() - log_std - 0.5 * math.log(2 * math.pi)
     jacobian = 2 * (math.log(2) - raw - F.softplus(-2 * raw))
     return (normal - jacobian).sum(-1)
+
+
+ACTORS: dict[str, Callable[..., Policy]] = {
+    actor.__name__: actor for actor in (SquashedGaussianActor, GaussianActor, CategoricalActor)
+}

@@ -1,4 +1,4 @@
-"""Action-value functions."""
+"""Value functions, of actions and of states."""
 
 import torch
 from jaxtyping import Float
@@ -27,4 +27,18 @@ class TwinCritic(nn.Module):
         self, observations: Float[Tensor, "runs batch observation"], actions: Float[Tensor, "runs batch action"]
     ) -> Float[Tensor, "2 runs batch"]:
         values: Tensor = self.network(torch.cat([observations, actions], -1))
+        return values.squeeze(-1)
+
+
+class ValueFunction(nn.Module):
+    """State values from features."""
+
+    def __init__(
+        self, feature_size: int, config: MLPConfig, streams: Streams, dtype: torch.dtype = torch.float32
+    ) -> None:
+        super().__init__()
+        self.network = MLP((len(streams.generators),), feature_size, 1, config, streams, dtype, gains=(2**0.5, 1.0))
+
+    def forward(self, features: Float[Tensor, "runs batch feature"]) -> Float[Tensor, "runs batch"]:
+        values: Tensor = self.network(features)
         return values.squeeze(-1)

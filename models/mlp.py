@@ -84,7 +84,8 @@ class MLP(nn.Module):
     """[runs, batch, inputs] to [*members, batch, outputs]; an ensemble sees the same input in every member.
 
     Matrix products run in `dtype` (parameters stay float32); the output is float32. Dropout masks come from
-    `streams`, which the owner of the network checkpoints.
+    `streams`, which the owner of the network checkpoints. `gains` scale the orthogonal weights of the hidden layers and
+    of the final one; by default they are the activation's and 1.
     """
 
     def __init__(
@@ -96,13 +97,14 @@ class MLP(nn.Module):
         streams: Streams,
         dtype: torch.dtype = torch.float32,
         spectral_norm: bool = False,
+        gains: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
         self.members, self.config, self.streams, self.dtype = members, config, streams, dtype
         sizes = [inputs] + [config.hidden_size] * config.depth
-        gain = GAINS[config.activation]
+        gain, final_gain = gains or (GAINS[config.activation], 1.0)
         self.hidden = nn.ModuleList(RunLinear(members, i, o, streams, gain, spectral_norm) for i, o in pairwise(sizes))
-        self.final = RunLinear(members, sizes[-1], outputs, streams, 1.0, spectral_norm)
+        self.final = RunLinear(members, sizes[-1], outputs, streams, final_gain, spectral_norm)
         self.norms = nn.ModuleList(
             RunLayerNorm(members, size, streams.device) for size in (sizes[1:] if config.layer_norm else [])
         )

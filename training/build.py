@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from algorithms import LEARNERS
 from algorithms.base import Context, ImitationModule, Learner
 from algorithms.behavioural_cloning import BehaviouralCloning
 from conf.errors import UserError
@@ -46,6 +47,7 @@ def build(config: Config) -> Parts:
     if 0 < config.steps <= config.training.start:
         print(f"warning: steps={config.steps} update nothing: training.start={config.training.start}", file=sys.stderr)
     spaces = spaces_of(config.env.id)
+    check_spaces(config, spaces)
     imitation_options = config.imitation
     context = Context(
         seeds=config.seeds,
@@ -56,6 +58,8 @@ def build(config: Config) -> Parts:
         absorbing=imitation_options.absorbing,
         device=torch.device(config.device),
         dtype=DTYPES[config.precision],
+        num_envs=config.env.num_envs,
+        discrete=spaces.discrete,
     )
     demonstrations = load_demonstrations(config, spaces) if needs_demonstrations(config) else None
     learner = learner_class(config)(config.reinforcement, config.training, imitation_options, context)
@@ -87,6 +91,30 @@ def _interaction(
         memory.prefill(prefill)
     envs = VectorEnvironment(config.env, spaces, config.seeds, config.imitation.absorbing)
     return Interaction(envs, learner, imitation, memory, demonstrations, config.steps)
+
+
+def check_spaces(config: Config, spaces: Spaces) -> None:
+    """What discrete actions exclude.
+
+    Raises:
+        UserError: something that was asked for needs continuous actions.
+    """
+    if not spaces.discrete:
+        return
+    learner = learner_class(config)
+    if not learner.supports_discrete_actions:
+        able = ", ".join(name for name, c in LEARNERS.items() if c.supports_discrete_actions)
+        raise UserError(
+            f"env.id={config.env.id} has discrete actions, but this learner needs continuous ones: "
+            f"expected learner={able}"
+        )
+    used = {
+        "bc_pretraining.loss_function": config.bc_pretraining.loss_function,
+        "imitation.bc_aux_loss_function": config.imitation.bc_aux_loss_function,
+    }
+    for key, value in used.items():
+        if value == "squared_error":
+            raise UserError(f"{key}={value} needs continuous actions, and env.id={config.env.id} has discrete ones")
 
 
 def needs_demonstrations(config: Config) -> bool:
@@ -127,6 +155,7 @@ def load_demonstrations(config: Config, spaces: Spaces) -> Demonstrations:
         observation_size=spaces.observation_size,
         action_low=spaces.action_low,
         action_high=spaces.action_high,
+        discrete=spaces.discrete,
     )
     if demonstrations.state_only and not config.imitation.state_only:
         raise UserError(

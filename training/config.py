@@ -12,7 +12,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from algorithms import IMITATION_MODULES, LEARNERS
-from algorithms.base import MemoryConfig, TrainingConfig
+from algorithms.base import ImitationModule, MemoryConfig, TrainingConfig
 from algorithms.behavioural_cloning import BCPretrainingConfig
 from conf.errors import UserError, did_you_mean
 from conf.fields import Section, choice, expected, problem, ranged, unwrapped
@@ -80,7 +80,7 @@ def register_schemas() -> None:
     store.store(name="schema", node=Config)
     store.store(group="env", name="schema", node=EnvironmentConfig, package="env")
     for name, learner in LEARNERS.items():
-        store.store(group="learner", name=name, node=learner.config_class, package="reinforcement")
+        store.store(group="learner/schema", name=name, node=learner.config_class)
     for name, module in IMITATION_MODULES.items():
         store.store(group="imitation", name=name, node=module.config_class, package="imitation")
 
@@ -124,8 +124,9 @@ def check_combinations(config: Config) -> None:
     learner = learner_class(config)
     imitation = config.imitation
     imitation.check()
-    if learner.on_policy and not module.supports_on_policy:
-        raise UserError(f"algorithm={config.algorithm} does not work with this learner: it is on-policy")
+    learner.check(config.reinforcement, config.training, config.env.num_envs)
+    if learner.on_policy:
+        check_on_policy(config, module)
     if not module.provides_rewards and config.steps > 0:
         raise UserError(
             f"steps={config.steps}: algorithm={config.algorithm} takes no environment steps; "
@@ -152,6 +153,31 @@ def check_combinations(config: Config) -> None:
     if config.env.backend == "envpool":
         load_envpool()
     check_device(config.device)
+
+
+def check_on_policy(config: Config, module: type[ImitationModule]) -> None:
+    """A learner that trains on its own transitions alone, and on each of them once."""
+    imitation = config.imitation
+    if not module.supports_on_policy:
+        raise UserError(f"algorithm={config.algorithm} does not work with this learner: it is on-policy")
+    if imitation.mix_expert_data != "none":
+        raise UserError(
+            f"imitation.mix_expert_data={imitation.mix_expert_data} is not allowed with an on-policy learner, which "
+            "trains on its own transitions alone: expected none"
+        )
+    if imitation.absorbing:
+        raise UserError(
+            "imitation.absorbing=true is not allowed with an on-policy learner, which collects no transitions of the "
+            "absorbing state: expected false"
+        )
+    guarded = module.uses_demonstrations and module.provides_rewards
+    if guarded and not (config.env.fixed_horizon or imitation.allow_variable_horizon):
+        raise UserError(
+            f"imitation.allow_variable_horizon=false: episodes of env={config.env.name} may end early, and a learned "
+            "reward of one sign then pays for surviving or dying, whatever was demonstrated; choose an environment of "
+            "fixed length, as env=seals_*, say env.fixed_horizon=true if this is one, or "
+            "imitation.allow_variable_horizon=true"
+        )
 
 
 def check_environment(env: DictConfig) -> None:

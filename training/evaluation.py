@@ -59,7 +59,7 @@ class Evaluator:
         episodes = [
             Trajectory(
                 observations=np.stack(o[:-1]),
-                actions=np.stack(a),
+                actions=np.stack(a),  # discrete ones are integers
                 rewards=np.array(r, dtype=np.float32),
                 next_observations=np.stack(o[1:]),
                 terminated=t,

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterable
 
-from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
@@ -12,6 +11,11 @@ from conf.errors import UserError, did_you_mean
 from conf.fields import expected, unwrapped
 from training.cli import CONF
 from training.config import GROUPS, known_keys, unknown_key
+
+SECTIONS = {
+    "imitation": "how demonstrations become rewards follows from algorithm=<name>",
+    "reinforcement": "its keys follow from learner=<name>",
+}
 
 
 def parse_overrides(arguments: Iterable[str]) -> list[Override]:
@@ -54,8 +58,8 @@ def check_overrides(overrides: list[Override], several: bool) -> None:
             continue
         if override.is_delete():
             raise UserError(f"{text}: no key can be removed; expected {key.removeprefix('~')}=<value>")
-        if key == "imitation":
-            raise UserError(f"{text}: how demonstrations become rewards follows from algorithm=<name>; leave it out")
+        if key in SECTIONS:
+            raise UserError(f"{text}: {SECTIONS[key]}; leave it out")
         if key in GROUPS and (override.is_add() or override.is_force_add()):
             raise UserError(f"{text}: {key} already has a value; write {text.lstrip('+')}")
         if override.is_sweep_override():
@@ -77,9 +81,8 @@ def _check_choice(key: str, value: object, text: str) -> None:
 
 
 def choices(group: str) -> list[str]:
-    """The names of a group: files in conf/ and registered schemas."""
-    stored = [name.removesuffix(".yaml") for name in ConfigStore.instance().list(group)] if group == "learner" else []
-    return sorted({path.stem for path in (CONF / group).glob("*.yaml")} | set(stored))
+    """The names of a group."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
 def explain(error: Exception, algorithm: str | None) -> str:

@@ -144,7 +144,7 @@ class Loop:
         self.save_policy("best_policy.pt", self.best_policy)
 
     def save_policy(self, name: str, state: dict[str, Tensor]) -> None:
-        spaces = self.parts.spaces
+        spaces, policy = self.parts.spaces, self.parts.learner.evaluation_policy
         checkpoint.save(
             self.folder / name,
             {
@@ -157,6 +157,9 @@ class Loop:
                 "action_low": spaces.action_low.tolist(),
                 "action_high": spaces.action_high.tolist(),
                 "horizon": spaces.horizon,
+                "discrete": spaces.discrete,
+                "actor": type(policy).__name__,
+                "settings": policy.settings,
                 "network": dataclasses.asdict(self.config.reinforcement.actor),
                 "state": state,
             },

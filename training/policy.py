@@ -12,7 +12,7 @@ from torch import Tensor
 from conf.errors import UserError
 from environments.construction import Spaces
 from memory.absorbing import append_bit
-from models.actors import SquashedGaussianActor
+from models.actors import ACTORS, Policy
 from models.mlp import MLPConfig
 from models.streams import Streams
 from training import checkpoint
@@ -22,7 +22,7 @@ from training import checkpoint
 class SavedPolicy:
     """Policies of all seeds of a run, with what is needed to use them."""
 
-    actor: SquashedGaussianActor
+    actor: Policy
     environment_id: str
     algorithm: str
     seeds: tuple[int, ...]
@@ -31,7 +31,7 @@ class SavedPolicy:
 
     @torch.no_grad()
     def greedy(self, observations: Float[Tensor, "runs batch observation"]) -> Float[Tensor, "runs batch action"]:
-        """Actions in [-1, 1] for the environment's own observations, the same number for each seed."""
+        """Actions in the learner's units for the environment's own observations, the same number for each seed."""
         return self.actor.greedy(append_bit(observations) if self.absorbing else observations)
 
 
@@ -58,10 +58,11 @@ def _policy(content: dict[str, Any]) -> SavedPolicy:
         np.array(content["action_low"], dtype=np.float32),
         np.array(content["action_high"], dtype=np.float32),
         content["horizon"],
+        content["discrete"],
     )
     observation_size = spaces.observation_size + content["absorbing"]
     config, streams = MLPConfig(**content["network"]), Streams(content["seeds"], "policy")
-    actor = SquashedGaussianActor(observation_size, spaces.action_size, config, streams)
+    actor = ACTORS[content["actor"]](observation_size, spaces.action_size, config, streams, **content["settings"])
     actor.load_state_dict(content["state"])
     return SavedPolicy(
         actor,

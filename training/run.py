@@ -18,6 +18,7 @@ from training.phases import Interaction
 # What may differ between a run and its continuation; nothing of it changes what has been computed so far.
 CHANGEABLE = ("steps", "threads", "device", "debug", "save_trajectories", "render", "output_folder", "resume")
 CHANGEABLE_SECTIONS = ("logging.", "checkpoint.", "evaluation.")
+SCHEDULES = ("training.learning_rate_schedule", "reinforcement.clip_range_schedule")  # over all steps of a run
 CHECKPOINT_KEYS = {"phase", "step", "seconds", "warned", "log_due", "best_returns", "best_policy", "records", "parts"}
 
 
@@ -120,8 +121,9 @@ def check_unchanged(saved: DictConfig, composed: DictConfig) -> None:
     """Refuse to continue a run with a configuration that it was not started with."""
     saved_leaves = _leaves(saved)
     new_leaves = _leaves(OmegaConf.create(OmegaConf.to_yaml(composed, resolve=True)))
+    by_steps = any(saved_leaves.get(name, "constant") != "constant" for name in SCHEDULES)
     for key in sorted({*saved_leaves, *new_leaves}):
-        scheduled = key == "steps" and saved.training.learning_rate_schedule != "constant"  # then the past would change
+        scheduled = key == "steps" and by_steps  # then the past would change
         if (key in CHANGEABLE and not scheduled) or key.startswith(CHANGEABLE_SECTIONS):
             continue
         before, now = saved_leaves.get(key), new_leaves.get(key)

@@ -120,6 +120,12 @@ def write_demonstrations(path: Path, episodes: int = 4, length: int = 8, seed: i
     return path
 
 
+def default_options(module: str, learner: str, **options: Any) -> Any:
+    """Options of a module, small, and such that the learner can be used in Walk, whose episodes end early."""
+    defaults = {"absorbing": False, "allow_variable_horizon": True} if LEARNERS[learner].on_policy else {}
+    return shrink(IMITATION_MODULES[module].config_class(**(defaults | options)))
+
+
 def make_config(
     module: str,
     demonstrations: Path | None,
@@ -128,6 +134,8 @@ def make_config(
     **fields: Any,
 ) -> Config:
     """A tiny run in Walk, checked as a composed one would be."""
+    on_policy = LEARNERS[learner].on_policy
+    options = imitation or default_options(module, learner)
     defaults: dict[str, Any] = {
         "algorithm": module,
         "steps": 100,
@@ -135,8 +143,8 @@ def make_config(
             name="walk", id=WALK, num_envs=2, demonstrations=str(demonstrations) if demonstrations else None
         ),
         "reinforcement": shrink(LEARNERS[learner].config_class()),
-        "imitation": imitation or shrink(IMITATION_MODULES[module].config_class()),
-        "training": TrainingConfig(start=8, batch_size=8),
+        "imitation": options,
+        "training": TrainingConfig(start=0, interval=16, batch_size=8) if on_policy else TrainingConfig(8, 1, 8),
     }
     if not IMITATION_MODULES[module].provides_rewards:
         defaults |= {"steps": 0, "bc_pretraining": BCPretrainingConfig(iterations=3)}

@@ -15,7 +15,7 @@ from conf.errors import UserError
 from conf.fields import Section
 from environments.vector import VectorEnvironment
 from memory.batch import FIELDS, Batch
-from tests.algorithms.support import make_config, parameters, shrink, write_demonstrations
+from tests.algorithms.support import default_options, make_config, parameters, write_demonstrations
 from training.build import Parts, build
 from training.phases import ImitationPretraining, Interaction
 
@@ -36,7 +36,7 @@ def demonstrations(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make(learner: str, module: str, demonstrations: Path, seed: int = 0, **options: Any) -> tuple[Parts, Interaction]:
     """The parts of a tiny run of two seeds, after its pretraining."""
-    imitation = shrink(IMITATION_MODULES[module].config_class(**options))
+    imitation = default_options(module, learner, **options)
     config = make_config(module, demonstrations, learner, imitation, seed=seed, runs=2, steps=LIMIT)
     parts = build(config)
     *before, interaction = parts.phases

@@ -10,7 +10,7 @@ import torch
 from algorithms import IMITATION_MODULES, LEARNERS
 from algorithms.behavioural_cloning import BCPretrainingConfig
 from conf.errors import UserError
-from tests.algorithms.support import make_config, shrink, write_demonstrations
+from tests.algorithms.support import default_options, make_config, write_demonstrations
 from training.build import build
 
 OPTIONS: dict[str, tuple[Any, ...]] = {
@@ -22,7 +22,12 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
 }
 OUTSIDE: dict[str, tuple[Any, ...]] = {"cloned": (0, 2), "runs": (1, 2), "precision": ("fp32", "bf16")}
 
-PAIRS = [(learner, module) for learner in LEARNERS for module in IMITATION_MODULES]
+PAIRS = [
+    (learner, module)
+    for learner in LEARNERS
+    for module in IMITATION_MODULES
+    if IMITATION_MODULES[module].supports_on_policy or not LEARNERS[learner].on_policy
+]
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +60,7 @@ def train(
     learner: str, module: str, demonstrations: Path, options: dict[str, Any], outside: dict[str, Any]
 ) -> list[torch.Tensor]:
     """A few steps, with every loss on the way."""
-    imitation = shrink(IMITATION_MODULES[module].config_class(**options))
+    imitation = default_options(module, learner, **options)
     fields: dict[str, Any] = {"runs": outside["runs"], "precision": outside["precision"]}
     if outside["cloned"]:
         fields["bc_pretraining"] = BCPretrainingConfig(iterations=outside["cloned"])

@@ -24,6 +24,7 @@ VECTOR, LIMITED = Box(-np.inf, np.inf, (3,)), Box(-1.0, 1.0, (2,))
 for name, spaces in {
     "fine": (VECTOR, LIMITED),
     "discrete": (VECTOR, Discrete(3)),
+    "shifted": (VECTOR, Discrete(3, start=1)),
     "image": (Box(0, 255, (4, 4, 3), np.uint8), LIMITED),
     "unbounded": (VECTOR, Box(-np.inf, np.inf, (2,))),
     "matrix": (VECTOR, Box(-1.0, 1.0, (2, 2))),
@@ -42,7 +43,7 @@ def test_sizes_limits_and_horizon() -> None:
 @pytest.mark.parametrize(
     ("environment_id", "message"),
     [
-        ("tests/discrete-v0", r"has actions Discrete\(3\): expected a continuous vector"),
+        ("tests/shifted-v0", r"has actions Discrete\(3, start=1\): expected a continuous vector, or Discrete\(n\)"),
         ("tests/matrix-v0", "has actions Box.*: expected a continuous vector"),
         ("tests/image-v0", "has observations Box.*: expected a vector of numbers"),
         ("tests/unbounded-v0", "has unbounded actions: expected finite limits"),
@@ -79,6 +80,16 @@ def test_scaling_back_is_the_inverse() -> None:
     actions = np.random.default_rng(0).uniform(-1, 1, (50, 2)).astype(np.float32)
     np.testing.assert_allclose(limits().from_environment(limits().to_environment(actions)), actions, atol=1e-6)
     assert limits().from_environment(np.array([[-9.0, 9.0]], np.float32)).tolist() == [[-1, 1]]
+
+
+def test_discrete_actions_are_one_hot_for_learners() -> None:
+    found = spaces_of("tests/discrete-v0")
+    assert (found.observation_size, found.action_size, found.discrete) == (3, 3, True)
+    one_hot = np.eye(3, dtype=np.float32)[[2, 0, 1]]
+    assert found.to_environment(one_hot).tolist() == [2, 0, 1]
+    assert found.to_environment(one_hot[0]).tolist() == 2
+    np.testing.assert_array_equal(found.from_environment(np.array([2, 0, 1])), one_hot)
+    assert not spaces_of("tests/fine-v0").discrete
 
 
 @pytest.mark.parametrize("episode", [0, 1, 2])

@@ -1,6 +1,8 @@
-"""The whole system learns: soft actor-critic solves the pendulum on the true reward."""
+"""The whole system learns: the learners solve small tasks on the true reward."""
 
 from pathlib import Path
+
+import pytest
 
 from tests.training.helpers import configured, make_loop
 from training.folder import read_table
@@ -28,3 +30,38 @@ def test_sac_swings_up_the_pendulum(tmp_path: Path) -> None:
     loop.run()
     (row,) = read_table(loop.folder / "evaluations.csv")
     assert float(row["return_mean"]) > -300
+
+
+@pytest.mark.parametrize(
+    ("overrides", "solved"),
+    [
+        # A random policy returns about 22, a perfect one 500.
+        (("env=cartpole", "steps=40960"), 475),
+        # About -1250 at random.
+        (
+            (
+                "env=pendulum",
+                "steps=81920",
+                "reinforcement.discount=0.9",
+                "training.learning_rate=1e-3",
+                "training.interval=4096",
+                "reinforcement.normalise_observations=true",
+            ),
+            -300,
+        ),
+    ],
+)
+def test_ppo_solves(overrides: tuple[str, ...], solved: float, tmp_path: Path) -> None:
+    config = configured(
+        "algorithm=PPO",
+        *overrides,
+        "evaluation.interval=1000000",
+        "evaluation.episodes=10",
+        "logging.tensorboard=false",
+        "logging.progress=false",
+        "checkpoint.interval=0",
+    )
+    loop = make_loop(config, tmp_path)
+    loop.run()
+    (row,) = read_table(loop.folder / "evaluations.csv")
+    assert float(row["return_mean"]) > solved

@@ -13,6 +13,7 @@ from training import checkpoint
 from training.loop import Loop
 from training.policy import load_policy
 
+NORMALISED = ("training.start=0", "training.batch_size=64", "reinforcement.normalise_observations=true")
 MESSAGE = "is not a policy file of this program"
 
 
@@ -41,6 +42,33 @@ def test_a_saved_policy_acts_as_before(loop: Loop) -> None:
     assert policy.spaces.action_low.tolist() == [-1.0] * 3
 
 
+@pytest.mark.parametrize(("environment", "observation", "actor"), [("hopper", 11, "Gaussian"), ("cartpole", 4, "Cat")])
+def test_policies_of_ppo(environment: str, observation: int, actor: str, tmp_path: Path) -> None:
+    """The file names its class; statistics of observations are saved with each seed's parameters."""
+    config = configured(*SMALL[2:], "algorithm=PPO", f"env={environment}", "runs=2", *NORMALISED)
+    loop = make_loop(config, tmp_path / "runs")
+    policy = loop.parts.learner.policy
+    policy.observe(torch.randn(2, 100, observation) * torch.tensor([1.0, 5.0]).view(2, 1, 1) + 3)
+    saved = load_policy(save(loop))
+    assert type(saved.actor).__name__.startswith(actor)
+    assert saved.spaces.discrete == (environment == "cartpole")
+    observations = torch.randn(2, 7, observation)
+    assert torch.equal(saved.greedy(observations), loop.parts.learner.act(observations, greedy=True))
+
+
+def test_the_best_policy_has_the_statistics_of_its_own_time(tmp_path: Path) -> None:
+    config = configured(*SMALL[2:], "algorithm=PPO", "env=cartpole", "runs=2", *NORMALISED)
+    loop = make_loop(config, tmp_path / "runs")
+    policy = loop.parts.learner.policy
+    policy.observe(torch.ones(2, 10, 4))
+    loop._keep_best([1.0, 1.0])
+    policy.observe(torch.ones(2, 30, 4) * 5)
+    loop._keep_best([0.0, 2.0])  # the second seed improves
+    best = load_policy(loop.folder / "best_policy.pt").actor.state_dict()
+    assert best["normaliser.count"].tolist() == [10, 40]
+    assert best["normaliser.mean"][:, 0, 0].tolist() == [1, 4]
+
+
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"there is no policy\.pt"):
         load_policy(tmp_path / "policy.pt")
@@ -64,6 +92,9 @@ def test_a_truncated_file_is_refused(loop: Loop) -> None:
         {"action_low": ["a"]},
         {"state": {}},
         {"state": []},
+        {"actor": "Nothing"},
+        {"actor": "GaussianActor"},
+        {"settings": {"normalise": True}},
     ],
     ids=str,
 )
@@ -75,7 +106,7 @@ def test_a_file_that_does_not_fit_is_refused(loop: Loop, change: dict[str, Any])
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("name", ["environment_id", "algorithm", "absorbing", "state", "horizon"])
+@pytest.mark.parametrize("name", ["environment_id", "algorithm", "absorbing", "state", "horizon", "actor"])
 def test_a_file_without_a_field_is_refused(loop: Loop, name: str) -> None:
     path = save(loop)
     content = checkpoint.load(path)

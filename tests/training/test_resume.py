@@ -23,6 +23,8 @@ from training.run import open_run
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = int(os.environ.get("KILLS", "2"))
 
+ROLLOUTS = ("training.start=0", "training.interval=40", "training.batch_size=16", "env.num_envs=4")
+
 RUNS = {
     "SAC": ["algorithm=SAC"],
     "SAC bf16, two environments": ["algorithm=SAC", "precision=bf16", "env.num_envs=2"],
@@ -34,9 +36,20 @@ RUNS = {
         "imitation.bc_aux_loss=true",
         "imitation.mix_expert_data=prefill_memory",
     ],
+    "PPO": [
+        "algorithm=PPO",
+        *ROLLOUTS,
+        "runs=2",
+        "reinforcement.normalise_observations=true",
+        "reinforcement.target_kl=0.01",
+        "training.learning_rate_schedule=linear",
+    ],
+    "PPO, discrete": ["algorithm=PPO", *ROLLOUTS, "env=cartpole"],
 }
 
-STOPS = {"BC": 170, "SAC bf16, two environments": 115}  # calls; 230 elsewhere
+STOPS = {"BC": 170, "SAC bf16, two environments": 115} | {  # calls; 230 elsewhere
+    name: 58 for name in RUNS if name.startswith("PPO")
+}
 
 
 def arguments(name: str, folder: Path, steps: int) -> list[str]:

@@ -1,0 +1,58 @@
+"""Adam with a run axis."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+BETAS = (0.9, 0.999)
+EPSILON = 1e-5
+
+
+class RunAdam:
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019) for parameters whose first axis is runs.
+
+    What an ordinary optimiser has once is here per run: the norm by which gradients are clipped, the count of steps for
+    the bias correction, and whether the run takes this step at all. A run that does not keeps its moments, too.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], max_norm: float, weight_decay: float = 0.0) -> None:
+        self.parameters: list[Tensor] = list(parameters)
+        self.max_norm, self.weight_decay = max_norm, weight_decay
+        runs, device = parameters[0].shape[0], parameters[0].device
+        self.sizes = [parameter[0].numel() for parameter in parameters]
+        self.steps = torch.zeros(runs, 1, device=device)
+        self.first = torch.zeros(runs, sum(self.sizes), device=device)  # moments of all parameters, side by side
+        self.second = torch.zeros_like(self.first)
+
+    def step(self, loss: Float[Tensor, " runs"], rate: float, active: Bool[Tensor, " runs"]) -> Float[Tensor, " runs"]:
+        """One step of the active runs. Returns the norms of all runs' gradients before clipping."""
+        found = torch.autograd.grad(loss.sum(), self.parameters)
+        with torch.no_grad():
+            gradients = torch.cat([gradient.flatten(1) for gradient in found], 1)
+            norms: Tensor = torch.linalg.vector_norm(gradients, dim=1)
+            gradients *= (self.max_norm / (norms + 1e-6)).clamp_max(1.0).unsqueeze(1)
+            taking = active.float().unsqueeze(1)
+            self.steps += taking
+            self.first.lerp_(gradients, (1 - BETAS[0]) * taking)
+            self.second.lerp_(gradients.square_(), (1 - BETAS[1]) * taking)
+            steps = self.steps.clamp_min(1.0)
+            scale = (1 - BETAS[1] ** steps).sqrt_()  # of the square root of the second moment
+            change = self.first / self.second.sqrt().div_(scale).add_(EPSILON)
+            change *= rate * taking / (1 - BETAS[0] ** steps)
+            parts = [part.view_as(p) for part, p in zip(change.split(self.sizes, 1), self.parameters, strict=True)]
+            if self.weight_decay:
+                for parameter in self.parameters:
+                    shape = (-1,) + (1,) * (parameter.dim() - 1)
+                    parameter.mul_(1 - rate * self.weight_decay * taking.view(shape))
+            torch._foreach_sub_(self.parameters, parts)
+        return norms
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": self.steps, "first": self.first, "second": self.second}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            getattr(self, name).copy_(value)

@@ -1,0 +1,45 @@
+"""Running normalisation with statistics of each run's own."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+EPSILON = 1e-5  # added to variances
+
+
+class RunningNorm(nn.Module):
+    """Standardises features by the mean and variance of all rows seen so far (Chan et al. 1979, for whole batches).
+
+    Statistics change in `update` alone, never in a forward pass, so that acting, evaluating and relabelling leave them
+    as they are, in training mode and out of it. Before the first update nothing is changed.
+    """
+
+    count: Tensor  # [runs]
+    mean: Tensor  # [runs, 1, features]
+    variance: Tensor  # [runs, 1, features], not Bessel-corrected
+
+    def __init__(self, runs: int, features: int, device: torch.device | str = "cpu") -> None:
+        super().__init__()
+        self.register_buffer("count", torch.zeros(runs, dtype=torch.float64, device=device))
+        self.register_buffer("mean", torch.zeros(runs, 1, features, device=device))
+        self.register_buffer("variance", torch.full((runs, 1, features), 1 - EPSILON, device=device))
+
+    def forward(self, rows: Float[Tensor, "runs batch feature"]) -> Float[Tensor, "runs batch feature"]:
+        return (rows - self.mean) * torch.rsqrt(self.variance + EPSILON)
+
+    @torch.no_grad()
+    def update(self, rows: Float[Tensor, "runs batch feature"]) -> None:
+        """Take these rows into the statistics, as many of each run."""
+        new = rows.shape[1]
+        total = self.count + new
+        share = (new / total).float().view(-1, 1, 1)  # of the new rows
+        variance, mean = torch.var_mean(rows, 1, correction=0, keepdim=True)
+        difference = mean - self.mean
+        # Squared deviations of both parts, and those of the parts' means.
+        self.variance = torch.where(
+            self.count.view(-1, 1, 1) > 0,
+            torch.lerp(self.variance, variance, share) + share * (1 - share) * difference.square(),
+            variance,
+        )
+        self.mean = self.mean + share * difference
+        self.count = total

@@ -1,0 +1,56 @@
+"""Rollouts: given away once and whole, in the order of collection; saved half-way."""
+
+import pytest
+import torch
+
+from memory.batch import FIELDS, Batch, Layout
+from memory.rollout import RolloutMemory
+from tests.algorithms.support import make_batch
+
+LENGTH, ENVS, RUNS = 3, 2, 2
+
+
+def memory() -> RolloutMemory:
+    return RolloutMemory(Layout(3, 1), LENGTH, ENVS, RUNS)
+
+
+def step(number: int) -> Batch:
+    return make_batch(RUNS, ENVS, 3, 1, seed=number)
+
+
+def test_a_rollout_is_given_away_once_when_it_is_complete() -> None:
+    rollouts, taken = memory(), []
+    for number in range(7):
+        rollouts.add(step(number))
+        taken.append(len(list(rollouts.batches())))
+    assert taken == [0, 0, 1, 0, 0, 1, 0]
+
+
+def test_rows_lie_step_by_step_with_environments_side_by_side() -> None:
+    rollouts = memory()
+    for number in range(LENGTH):
+        rollouts.add(step(number))
+    (batch,) = rollouts.batches()
+    kept = {name: getattr(batch, name).clone() for name in FIELDS}
+    for name in FIELDS:
+        expected = torch.cat([getattr(step(number), name) for number in range(LENGTH)], 1)
+        assert torch.equal(getattr(batch, name), expected), name
+    rollouts.add(step(50))  # the next one
+    assert all(torch.equal(getattr(batch, name), value) for name, value in kept.items())
+
+
+def test_what_was_collected_is_saved() -> None:
+    first, second = memory(), memory()
+    first.add(step(0))
+    second.load_state_dict(first.state_dict())
+    for number in (1, 2):
+        for rollouts in (first, second):
+            rollouts.add(step(number))
+    (one,), (two,) = first.batches(), second.batches()
+    assert all(torch.equal(getattr(one, name), getattr(two, name)) for name in FIELDS)
+    assert first.state_dict()["rows"].shape[1] == 0
+
+
+def test_demonstrations_cannot_be_put_in() -> None:
+    with pytest.raises(NotImplementedError):
+        memory().prefill(step(0))
