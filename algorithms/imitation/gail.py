@@ -1,23 +1,28 @@
 """Generative adversarial imitation learning (Ho & Ermon 2016) for any learner.
 
-With an off-policy learner this is discriminator-actor-critic (Kostrikov et al. 2018). AIRL (Fu et al. 2018) and FAIRL
-(Ghasemipour et al. 2019) are options of it. A high logit means expert, everywhere.
+With an off-policy learner this is discriminator-actor-critic (Kostrikov et al. 2018); with an on-policy one a batch is
+a rollout, and the discriminator takes several steps on smaller batches from the latest rollouts. AIRL (Fu et al. 2018)
+and FAIRL (Ghasemipour et al. 2019) are options of it. A high logit means expert, everywhere.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from algorithms.base import Context, ImitationConfig, ImitationModule, Metrics, descend
+from conf.errors import UserError
 from conf.fields import choice, ranged
-from memory.batch import Batch
+from memory.batch import Batch, Layout
+from memory.demonstrations import Demonstrations
+from memory.replay import ReplayMemory
 from models.actors import Policy
 from models.discriminators import Discriminator, DiscriminatorConfig
+from models.normalisation import RunningNorm
 from models.streams import Streams
 
 EPSILON = 1e-6  # keeps the logarithms of rewards finite
@@ -41,6 +46,17 @@ class GAILConfig(ImitationConfig):
     mixup_alpha: float = ranged(1.0, 0, open_low=True)
     pos_class_prior: float = ranged(0.7, 0, 1)  # PUGAIL: share of expert-like rows among the learner's
     nonnegative_margin: float = ranged(0.0, 0)  # PUGAIL: how far below zero the negative risk may fall
+    updates: int = ranged(1, 1)  # steps of the discriminator for each batch of the learner
+    batch_size: int = ranged(0, 0)  # rows of either side in such a step; 0: the learner's batch, and as many
+    buffer_size: int = ranged(0, 0)  # the learner's latest rows, from which those are drawn
+    normalise_rewards: bool = False  # by the running mean and variance of the rewards given so far
+
+    def check(self) -> None:
+        if (self.batch_size > 0) != (self.buffer_size > 0):
+            raise UserError(
+                f"imitation.batch_size={self.batch_size} and imitation.buffer_size={self.buffer_size} belong together: "
+                "expected both 0 or both above"
+            )
 
 
 def gail_reward(logits: Logits) -> Logits:
@@ -60,7 +76,16 @@ def fairl_reward(logits: Logits) -> Logits:
     return -log_ratio * log_ratio.exp()
 
 
-REWARDS: dict[str, Callable[[Logits], Logits]] = {"AIRL": airl_reward, "FAIRL": fairl_reward, "GAIL": gail_reward}
+def unchanged(values: Logits) -> Logits:
+    return values
+
+
+REWARDS: dict[str, Callable[[Logits], Logits]] = {
+    "AIRL": airl_reward,
+    "FAIRL": fairl_reward,
+    "GAIL": gail_reward,
+    "f": unchanged,
+}
 
 
 def binary_cross_entropy(logits: Logits, label: float, weights: Logits) -> Loss:
@@ -148,9 +173,45 @@ class GAIL(ImitationModule):
             self.discriminator.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         self.reward_function = REWARDS[config.model.reward_function]
+        self.reward_normaliser = (
+            RunningNorm(len(context.seeds), 1, context.device) if config.normalise_rewards else None
+        )
+        self.recent: ReplayMemory | None = None
+        if config.buffer_size:
+            layout = Layout(context.observation_size, context.action_size)
+            self.recent = ReplayMemory(layout, config.buffer_size, context.seeds, context.device)
+        self.demonstrations: Demonstrations | None = None
+
+    def prepare(self, demonstrations: Demonstrations) -> Demonstrations:
+        self.demonstrations = demonstrations
+        return demonstrations
 
     def update(self, batch: Batch, expert_batch: Batch, policy: Policy) -> Metrics:
+        if self.recent is not None:
+            # In random order: whatever is left out or overwritten is a fair sample of all environments and times.
+            order = self.streams.uniform(batch.shape[1]).argsort(-1)
+            self.recent.add(batch.map(lambda column: _taken(column, order)))
+        found = [self._step(*self._draw(batch, expert_batch), policy) for _ in range(self.config.updates)]
+        if self.reward_normaliser is not None:
+            with torch.no_grad():
+                self.discriminator.eval()
+                self.reward_normaliser.update(self._rewards(batch, policy).unsqueeze(-1))
+        if len(found) == 1:
+            return found[0]
+        return {name: torch.stack([metrics[name] for metrics in found]).mean(0) for name in found[0]}
+
+    def _draw(self, batch: Batch, expert_batch: Batch) -> tuple[Batch, Batch]:
+        """What the discriminator is trained on: the learner's rows, and demonstrations."""
+        size = self.config.batch_size
+        if self.recent is None:
+            return batch, expert_batch
+        assert self.demonstrations is not None
+        return self.recent.sample(size), self.demonstrations.sample(size)
+
+    def _step(self, batch: Batch, expert_batch: Batch, policy: Policy) -> Metrics:
         self.discriminator.train()
+        for rows in (expert_batch, batch):
+            self.discriminator.observe(rows)
         loss, metrics = self._classification_loss(batch, expert_batch, policy)
         if self.config.grad_penalty > 0:
             between = interpolate(expert_batch, batch, self.streams.uniform(batch.shape[1]))
@@ -171,7 +232,8 @@ class GAIL(ImitationModule):
                 loss = loss - config.entropy_bonus * bernoulli_entropy(logits, mixed.weights)
             return loss, {}
         both = Batch(*(torch.cat([getattr(b, name) for b in (expert_batch, batch)], 1) for name in vars(batch)))
-        logits = self.discriminator(both, self._log_probs(both, policy))
+        log_probs = self._log_probs(both, policy)
+        logits = self.discriminator(both, log_probs)
         expert_logits, learner_logits = logits.chunk(2, -1)
         weights = (expert_batch.weights, batch.weights)
         if config.loss_function == "PUGAIL":
@@ -182,16 +244,17 @@ class GAIL(ImitationModule):
         if config.entropy_bonus > 0:
             entropy = bernoulli_entropy(expert_logits, weights[0]) + bernoulli_entropy(learner_logits, weights[1])
             loss = loss - config.entropy_bonus * entropy
-        return loss, self._logit_metrics("discriminator", expert_logits.detach(), learner_logits.detach())
+        rewards = self._rewards_of(logits.detach(), log_probs).chunk(2, -1)
+        return loss, _comparison("discriminator", (expert_logits.detach(), learner_logits.detach()), rewards)
 
-    def _logit_metrics(self, group: str, expert_logits: Float[Tensor, "runs rows"], learner_logits: Logits) -> Metrics:
-        return {
-            f"{group}/expert_accuracy": (expert_logits > 0).float().mean(-1),
-            f"{group}/learner_accuracy": (learner_logits < 0).float().mean(-1),
-            f"{group}/logit_gap": expert_logits.mean(-1) - learner_logits.mean(-1),
-            f"{group}/expert_reward": self.reward_function(expert_logits).mean(-1),
-            f"{group}/learner_reward": self.reward_function(learner_logits).mean(-1),
-        }
+    def _rewards_of(self, logits: Logits, log_probs: Logits | None) -> Logits:
+        """Before normalisation."""
+        without = self.config.model.reward_function == "f" and log_probs is not None
+        return self.reward_function(logits + log_probs if without else logits)  # type: ignore[operator]
+
+    def _rewards(self, batch: Batch, policy: Policy) -> Logits:
+        log_probs = None if self.config.model.reward_function == "f" else self._log_probs(batch, policy)
+        return self.reward_function(self.discriminator(batch, log_probs))
 
     @torch.no_grad()
     def _log_probs(self, batch: Batch, policy: Policy) -> Logits | None:
@@ -207,13 +270,20 @@ class GAIL(ImitationModule):
     @torch.no_grad()
     def relabel(self, batch: Batch, expert_batch: Batch, policy: Policy) -> Batch:
         self.discriminator.eval()
-        return batch.with_rewards(self.reward_function(self.discriminator(batch, self._log_probs(batch, policy))))
+        rewards = self._rewards(batch, policy)
+        if self.reward_normaliser is not None:
+            rewards = self.reward_normaliser(rewards.unsqueeze(-1)).squeeze(-1)
+        return batch.with_rewards(rewards)
 
     @torch.no_grad()
     def diagnose(self, batch: Batch, expert_batch: Batch, policy: Policy) -> Metrics:
         self.discriminator.eval()
-        logits = (self.discriminator(b, self._log_probs(b, policy)) for b in (expert_batch, batch))
-        return self._logit_metrics("diagnosis", *logits)
+        logits, rewards = [], []
+        for rows in (expert_batch, batch):
+            log_probs = self._log_probs(rows, policy)
+            logits.append(self.discriminator(rows, log_probs))
+            rewards.append(self._rewards_of(logits[-1], log_probs))
+        return _comparison("diagnosis", logits, rewards)
 
     def warning(self, metrics: Metrics) -> str | None:
         accuracy = torch.minimum(metrics["diagnosis/expert_accuracy"], metrics["diagnosis/learner_accuracy"])
@@ -228,8 +298,30 @@ class GAIL(ImitationModule):
         )
 
     def get_extra_state(self) -> dict[str, Any]:
-        return {"streams": self.streams.state_dict(), "optimiser": self.optimiser.state_dict()}
+        return {
+            "streams": self.streams.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "recent": self.recent.state_dict() if self.recent else None,
+        }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         self.streams.load_state_dict(state["streams"])
         self.optimiser.load_state_dict(state["optimiser"])
+        if self.recent:
+            self.recent.load_state_dict(state["recent"])
+
+
+def _taken(column: Tensor, order: Int64[Tensor, "runs rows"]) -> Tensor:
+    """Rows of a column, [runs, rows] or [runs, rows, feature], in each run's order."""
+    return torch.take_along_dim(column, order.unsqueeze(-1) if column.dim() == 3 else order, 1)
+
+
+def _comparison(group: str, logits: Sequence[Tensor], rewards: Sequence[Tensor]) -> Metrics:
+    """Of demonstrations and of the learner's rows, in this order: [runs, rows] each."""
+    return {
+        f"{group}/expert_accuracy": (logits[0] > 0).float().mean(-1),
+        f"{group}/learner_accuracy": (logits[1] < 0).float().mean(-1),
+        f"{group}/logit_gap": logits[0].mean(-1) - logits[1].mean(-1),
+        f"{group}/expert_reward": rewards[0].mean(-1),
+        f"{group}/learner_reward": rewards[1].mean(-1),
+    }

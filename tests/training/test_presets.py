@@ -8,7 +8,8 @@ from omegaconf import OmegaConf
 from tests.training.helpers import configured
 from training.cli import CONF
 
-PRESETS = sorted(path.stem for path in (CONF / "optimised_hyperparameters").glob("*.yaml"))
+NAMES = sorted(path.stem for path in (CONF / "optimised_hyperparameters").glob("*.yaml"))
+PRESETS = [name for name in NAMES if "_seals_" not in name]
 SPACES = sorted(path.stem for path in (CONF / "hyperparameter_search_space").glob("*.yaml"))
 
 # Table of the publication: learning rate (of cloning for BC), and one value of the algorithm's own.
@@ -54,6 +55,67 @@ def test_published_values(algorithm: str, trajectories: int) -> None:
     assert OmegaConf.select(OmegaConf.structured(config), key) == value
 
 
+# Published by Gleave et al. (2022). Of each environment what GAIL and AIRL share: minibatch, epochs, clip range,
+# lambda, discount, gradient norm, value coefficient, hidden units, activation; then of each algorithm: learning rate,
+# entropy coefficient, rollout, rows and buffer of the discriminator, its updates.
+SHARED = {
+    "ant": (16, 10, 0.3, 0.8, 0.995, 0.9, 0.4351450387648799, 32, "tanh"),
+    "half_cheetah": (64, 5, 0.1, 0.95, 0.95, 0.8, 0.11483689492120866, 32, "tanh"),
+    "hopper": (512, 20, 0.1, 0.98, 0.995, 0.9, 0.20315938606555833, 64, "relu"),
+    "swimmer": (64, 5, 0.1, 0.95, 0.999, 2.0, 0.6162112311062333, 64, "relu"),
+    "walker": (128, 20, 0.4, 0.92, 0.98, 0.6, 0.6167177795726859, 64, "relu"),
+}
+OWN = {
+    "GAIL_seals_ant": (2.428297806883194e-5, 0.008871887607426377, 16384, 32, 16384, 8),
+    "GAIL_seals_half_cheetah": (0.00026250519057717037, 3.992371122209408e-6, 4096, 8192, 512, 8),
+    "GAIL_seals_hopper": (4.3984856156897565e-5, 0.001255299425412744, 4096, 128, 4096, 8),
+    "GAIL_seals_swimmer": (2.0190030388504567e-5, 2.257758693006348e-6, 4096, 32, 4096, 16),
+    "GAIL_seals_walker": (1.943992487657563e-5, 0.0007566389899529574, 16384, 512, 16384, 16),
+    "AIRL_seals_ant": (3.249429831179079e-5, 3.27750078482474e-6, 8192, 8192, 8192, 16),
+    "AIRL_seals_half_cheetah": (0.00047248619386801587, 0.0005544771755195421, 8192, 2048, 512, 16),
+    "AIRL_seals_hopper": (0.0005807211840258373, 0.009709494745755033, 8192, 2048, 8192, 16),
+    "AIRL_seals_swimmer": (0.0013390060486393868, 0.006137718463434523, 16384, 128, 16384, 16),
+    "AIRL_seals_walker": (3.052170958603811e-5, 0.002003867232707145, 16384, 512, 16384, 16),
+}
+
+
+def test_every_preset_is_checked() -> None:
+    assert {name for name in NAMES if name not in PRESETS} == set(OWN)
+
+
+@pytest.mark.parametrize("preset", OWN)
+def test_published_values_on_ppo(preset: str) -> None:
+    """The preset alone chooses learner and environment."""
+    algorithm, _, environment = preset.partition("_seals_")
+    config = configured(f"algorithm={algorithm}", f"optimised_hyperparameters={preset}")
+    learner, training, imitation = config.reinforcement, config.training, config.imitation
+    assert (config.env.name, config.steps, config.env.num_envs) == (f"seals_{environment}", 10_000_000, 8)
+    assert (
+        training.batch_size,
+        learner.epochs,
+        learner.clip_range,
+        learner.gae_lambda,
+        learner.discount,
+        learner.max_grad_norm,
+        learner.value_coefficient,
+        learner.actor.hidden_size,
+        learner.actor.activation,
+    ) == SHARED[environment]
+    assert (
+        training.learning_rate,
+        learner.entropy_coefficient,
+        training.interval,
+        imitation.batch_size,
+        imitation.buffer_size,
+        imitation.updates,
+    ) == OWN[preset]
+    assert learner.actor == learner.critic and learner.actor.depth == 2
+    assert learner.normalise_observations and imitation.normalise_rewards and imitation.model.normalise_inputs
+    assert (imitation.learning_rate, imitation.model.hidden_size, imitation.model.depth) == (1e-3, 32, 2)
+    assert imitation.model.reward_shaping == imitation.model.subtract_log_policy == (algorithm == "AIRL")
+    assert imitation.model.reward_function == {"GAIL": "GAIL", "AIRL": "f"}[algorithm]
+
+
 @pytest.mark.parametrize("space", SPACES)
 def test_both_ends_of_every_searched_range_are_allowed(space: str) -> None:
     searched = dict(OmegaConf.load(CONF / "hyperparameter_search_space" / f"{space}.yaml"))
@@ -62,5 +124,7 @@ def test_both_ends_of_every_searched_range_are_allowed(space: str) -> None:
         value = OverridesParser.create().parse_override(f"{key}={text}").value()
         assert isinstance(value, (str, ChoiceSweep, IntervalSweep))
         ends = [value.start, value.end] if isinstance(value, IntervalSweep) else getattr(value, "list", [value])
+        algorithm, _, learner = space.partition("_")
+        chosen = [f"learner={learner}", "env=seals_hopper"] if learner else []
         for end in ends:
-            configured(f"algorithm={space}", f"{key}={end}")
+            configured(f"algorithm={algorithm}", *chosen, f"{key}={end}")

@@ -14,6 +14,7 @@ from torch import Tensor
 from algorithms.imitation.gail import (
     GAIL,
     GAILConfig,
+    _comparison,
     airl_reward,
     bce_loss,
     bernoulli_entropy,
@@ -362,7 +363,8 @@ def test_warns_of_a_saturated_discriminator() -> None:
 
 
 def test_logit_metrics_by_hand() -> None:
-    found = make_gail()._logit_metrics("x", logit(LOG3, -LOG3), logit(-LOG3, -LOG3))
+    logits = (logit(LOG3, -LOG3), logit(-LOG3, -LOG3))
+    found = _comparison("x", logits, [airl_reward(values) for values in logits])
     assert {name: value.item() for name, value in found.items()} == pytest.approx(
         {
             "x/expert_accuracy": 0.5,
