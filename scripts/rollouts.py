@@ -71,6 +71,15 @@ class _Episode:
         )
 
 
+def play(environment_id: str, act: Act, seed: int) -> Trajectory:
+    """One episode from the reset with that seed."""
+    run = _Episode(environment_id, seed)
+    while not run.over:
+        run.step(act(run.observations[-1][None])[0])
+    run.env.close()
+    return run.trajectory()
+
+
 def roll_out(environment_id: str, act: Act, episodes: int, seed: int) -> Rollouts:
     """Episodes that begin where `seed` says. `act` always sees all environments, also those that are over."""
     runs = [_Episode(environment_id, start) for start in reset_seeds([seed], episodes, "rollouts")]

@@ -32,6 +32,7 @@ from environments.formats.base import (
     refuse,
     whole,
 )
+from environments.formats.hdf5 import created
 from environments.trajectories import LazyTrajectories, Trajectory
 
 DIMENSIONS = {
@@ -216,7 +217,7 @@ def write(path: Path, content: DemonstrationSet) -> None:
     types = {"actions": np.int64} if trajectories[0].discrete else {}
     ends = {name: np.zeros(total, bool) for name in FLAGS}
     seeds: list[int | None] = []
-    with whole(path) as partial, h5py.File(partial, "w", rdcc_nbytes=CACHE_BYTES) as file:
+    with whole(path) as partial, created(partial, rdcc_nbytes=CACHE_BYTES) as file:
         file.attrs.update(content.attributes)
         datasets = {name: _create(file, name, (total, *row), types.get(name, np.float32)) for name, row in rows.items()}
         start = 0

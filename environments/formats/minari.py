@@ -34,6 +34,7 @@ from environments.formats.base import (
     refuse,
     whole,
 )
+from environments.formats.hdf5 import created
 from environments.trajectories import LazyTrajectories, Trajectory, lengths_of
 
 EXPECTED = "the folder of a Minari dataset"
@@ -182,7 +183,7 @@ def write(path: Path, content: DemonstrationSet) -> None:
     with whole(path) as partial:
         folder = partial / "data"
         folder.mkdir(parents=True)
-        with h5py.File(folder / DATA, "w", track_order=True) as file:
+        with created(folder / DATA, track_order=True) as file:
             for index, trajectory in enumerate(tqdm(trajectories, f"writing {path.name}", leave=False, disable=None)):
                 _write_episode(file.create_group(f"episode_{index}"), index, trajectory)
         size = round((folder / DATA).stat().st_size / 1e6, 1)

@@ -17,6 +17,7 @@
 import csv
 import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +81,7 @@ def _table(file: Iterator[str], header: list[str], groups: dict[str, list[int]],
     rows = 0
     with tqdm(desc=f"reading {path.name}", unit="rows", leave=False, disable=None) as bar:
         while True:
-            lines = [line for line, _ in zip(file, range(ROWS), strict=False)]
+            lines = list(islice(file, ROWS))
             if not lines:
                 break
             try:

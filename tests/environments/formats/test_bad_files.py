@@ -15,7 +15,7 @@ import pytest
 from conf.errors import UserError
 from environments.formats import FORMATS, read
 from environments.formats.base import DemonstrationSet
-from tests.environments.formats.episodes import episode
+from tests.environments.formats.episodes import assert_same, episode
 
 EPISODES = [episode(3, True), episode(2, False, 9.0)]
 
@@ -224,6 +224,13 @@ def test_tables_with_less_than_we_write(tmp_path: Path) -> None:
     path.write_text("episode,observation_0,action,terminated\n7,0,1.5,0\n7,1,0,1\n")
     (one,) = read(path).trajectories
     assert one.actions is not None and one.actions.tolist() == [[1.5], [0]] and one.terminated
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 5])
+def test_tables_are_read_in_pieces(tmp_path: Path, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    FORMATS["csv"].write(tmp_path / "d.csv", DemonstrationSet(EPISODES))
+    monkeypatch.setattr("environments.formats.table.ROWS", rows)
+    assert_same(EPISODES, read(tmp_path / "d.csv").trajectories)
 
 
 def test_minari_folders_with_mistakes(tmp_path: Path) -> None:

@@ -4,16 +4,20 @@ import hashlib
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 import torch
 
-from environments.d4rl import read_d4rl
+from environments.formats import read
+from environments.formats.d4rl import read_d4rl
+from environments.trajectories import Trajectory
+from scripts import demonstration_recording
+from scripts.demonstrations import main
 from scripts.provenance import without_paths
-from scripts.record_demonstrations import main
-from scripts.rollouts import greedy, roll_out
+from scripts.rollouts import greedy, play, roll_out
 from tests.scripts.helpers import save_policy
 from training.policy import load_policy
 
@@ -26,7 +30,7 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def record(policy: Path, output: Path, *options: str) -> int:
-    return main([str(policy), "--output", str(output), "--episodes", "3", *options])
+    return main(["record", str(policy), "--output", str(output), "--episodes", "3", "--workers", "1", *options])
 
 
 def test_the_file_holds_the_policys_episodes(policy: Path, tmp_path: Path) -> None:
@@ -70,7 +74,7 @@ def test_the_datasheet_says_where_it_comes_from(policy: Path, tmp_path: Path) ->
     text = (tmp_path / "hopper.md").read_text()
     returns = np.array([episode.episode_return for episode in read_d4rl(output)])
     for fact in (
-        f"| HDF5 sha256 | {hashlib.sha256(output.read_bytes()).hexdigest()} |",
+        f"| data sha256 | {hashlib.sha256(output.read_bytes()).hexdigest()} |",
         f"| policy sha256 | {hashlib.sha256(policy.read_bytes()).hexdigest()} |",
         f"| return, mean +- std | {returns.mean():.2f} +- {returns.std():.2f} |",
         f"| 2 | {returns[2]:.2f} |",
@@ -138,9 +142,9 @@ def test_a_weak_policy_is_not_recorded(policy: Path, tmp_path: Path, capsys: pyt
     [
         (["--run-index", "2"], "--run-index 2: expected 0 to 1"),
         (["--run-index", "-1"], "--run-index -1: expected 0 to 1"),
-        (["--episodes", "0"], "--episodes 0"),
-        (["--seed", "-1"], "--seed -1"),
-        (["--output", "hopper.txt"], "ends in .hdf5"),
+        (["--episodes", "0"], "--episodes, --seed, --workers: expected"),
+        (["--seed", "-1"], "--episodes, --seed, --workers: expected"),
+        (["--output", "hopper.txt"], "expected an ending of .hdf5"),
     ],
     ids=str,
 )
@@ -152,6 +156,72 @@ def test_bad_options_are_one_line(
 
 def test_a_missing_policy_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "there is no policy.pt" in refused(capsys, record(tmp_path / "policy.pt", tmp_path / "hopper.hdf5"))
+
+
+def test_an_interrupted_recording_goes_on(
+    policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert record(policy, tmp_path / "whole.hdf5") == 0
+    played: list[int] = []
+
+    def counted(environment_id: str, act: Any, seed: int) -> Trajectory:
+        played.append(seed)
+        return play(environment_id, act, seed)
+
+    def interrupted(environment_id: str, act: Any, seed: int) -> Trajectory:
+        if len(played) == 2:
+            raise KeyboardInterrupt
+        return counted(environment_id, act, seed)
+
+    monkeypatch.setattr(demonstration_recording, "play", interrupted)
+    assert record(policy, tmp_path / "halves.hdf5") == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    assert not (tmp_path / "halves.hdf5").exists()
+    assert "holds part of a recording" in refused(capsys, record(policy, tmp_path / "halves.hdf5", "--seed", "9"))
+    monkeypatch.setattr(demonstration_recording, "play", counted)
+    assert record(policy, tmp_path / "halves.hdf5") == 0
+    assert len(played) == len(set(played)) == 3
+    assert (tmp_path / "halves.hdf5").read_bytes() == (tmp_path / "whole.hdf5").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["halves.hdf5", "halves.md", "whole.hdf5", "whole.md"]
+
+
+def test_processes_side_by_side_record_the_same(policy: Path, tmp_path: Path) -> None:
+    record(policy, tmp_path / "one.hdf5", "--sampled")
+    record(policy, tmp_path / "two.hdf5", "--sampled", "--workers", "2")
+    assert (tmp_path / "one.hdf5").read_bytes() == (tmp_path / "two.hdf5").read_bytes()
+
+
+def test_sampled_actions_differ_from_greedy_ones(policy: Path, tmp_path: Path) -> None:
+    record(policy, tmp_path / "greedy.npz")
+    record(policy, tmp_path / "sampled.npz", "--sampled")
+    first, second = (read(tmp_path / f"{name}.npz").trajectories[0] for name in ("greedy", "sampled"))
+    assert np.array_equal(first.observations[0], second.observations[0])  # the same reset
+    assert first.actions is not None and second.actions is not None
+    assert not np.array_equal(first.actions[0], second.actions[0])
+    assert read(tmp_path / "sampled.npz").attributes["manner"] == "sampled"
+
+
+def test_a_runs_folder_and_other_formats(policy: Path, tmp_path: Path) -> None:
+    assert record(policy.parent, tmp_path / "minari", "--format", "minari") == 0
+    assert len(read(tmp_path / "minari").trajectories) == 3
+    assert "a Minari dataset" in (tmp_path / "minari.md").read_text()
+
+
+def test_another_layout_of_observations_is_adapted_on_request_only(
+    policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = record(policy, tmp_path / "s.hdf5", "--env", "seals_hopper", "--episodes", "1")
+    assert "is a policy for Hopper-v4, not for seals/Hopper-v1; --adapt" in refused(capsys, status)
+    assert record(policy, tmp_path / "s.hdf5", "--env", "seals_hopper", "--episodes", "1", "--adapt") == 0
+    content = read(tmp_path / "s.hdf5")
+    (trajectory,) = content.trajectories
+    assert trajectory.observations.shape == (1000, 12) and not trajectory.terminated
+    batch = torch.from_numpy(trajectory.observations[:, 1:].copy()).expand(2, -1, -1)
+    assert trajectory.actions is not None
+    assert np.allclose(trajectory.actions, load_policy(policy).greedy(batch)[0].numpy(), atol=1e-5)
+    assert content.environment_id == "seals/Hopper-v1" and content.attributes["policy_environment"] == "Hopper-v4"
+    status = record(policy, tmp_path / "a.hdf5", "--env", "ant", "--adapt")
+    assert "error" in refused(capsys, status)
 
 
 @pytest.mark.parametrize(
@@ -166,9 +236,9 @@ def test_commands_name_no_machine(command: str, kept: str) -> None:
     assert without_paths(command) == kept
 
 
-@pytest.mark.parametrize("script", ["record_demonstrations.py", "measure_reference_scores.py"])
+@pytest.mark.parametrize("script", ["demonstrations.py record", "measure_reference_scores.py"])
 def test_help_from_the_root_of_the_repository(script: str) -> None:
-    command = [sys.executable, f"scripts/{script}", "--help"]
+    command = [sys.executable, *f"scripts/{script} --help".split()]
     shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert "usage:" in shown
     assert "--overwrite" in shown

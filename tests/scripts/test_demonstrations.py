@@ -1,0 +1,250 @@
+"""The command line: import, export, convert and list; what is refused, and that nothing is written then."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from environments.formats import FORMATS, read
+from environments.formats.base import DemonstrationSet
+from environments.formats.d4rl import write_d4rl
+from environments.trajectories import Trajectory
+from scripts.demonstrations import main
+from tests.environments.formats.episodes import assert_same
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def hopper(length: int = 5, terminated: bool = False, seed: int = 0, scale: float = 0.5, size: int = 11) -> Trajectory:
+    """Numbers in the shapes of Hopper, with the simulator's state."""
+    generator = np.random.default_rng(seed)
+    states = generator.normal(size=(length + 1, size)).astype(np.float32)
+    actions = scale * generator.uniform(-1, 1, (length, 3)).astype(np.float32)
+    qpos = generator.normal(size=(length, 6)).astype(np.float32)
+    return Trajectory.from_observations(
+        states, actions, states[1:, 0].copy(), terminated, {"qpos": qpos, "qvel": qpos * 2}, seed
+    )
+
+
+def saved(path: Path, *episodes: Trajectory, **attributes: str) -> Path:
+    write_d4rl(path, episodes, attributes)
+    return path
+
+
+def run(*arguments: object) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+def refused(capsys: pytest.CaptureFixture[str], status: int) -> str:
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert status == 2 and error.startswith("error: ")
+    return error
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_import_and_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    episodes = [hopper(5, True), hopper(3, seed=1)]
+    source = saved(tmp_path / "a.hdf5", *episodes, environment_id="Hopper-v4", policy="x")
+    assert run("export", source, tmp_path / "b.csv") == 0
+    assert "note: csv cannot carry attributes (policy)" in capsys.readouterr().err
+    assert run("import", tmp_path / "b.csv", tmp_path / "c.npz", "--env", "hopper") == 0
+    assert run("export", tmp_path / "c.npz", tmp_path / "d", "--format", "minari") == 0
+    assert "d: 2 episodes, 8 steps (minari)" in capsys.readouterr().out
+    assert_same(episodes, read(tmp_path / "d").trajectories)
+
+
+def test_nothing_is_overwritten_unless_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = saved(tmp_path / "a.hdf5", hopper())
+    (tmp_path / "b.npz").write_text("mine")
+    for command in ("import", "export"):
+        assert "b.npz exists" in refused(capsys, run(command, source, tmp_path / "b.npz"))
+    assert (tmp_path / "b.npz").read_text() == "mine"
+    assert run("import", source, tmp_path / "b.npz", "--overwrite") == 0
+
+
+def test_what_does_not_fit_the_environment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    generator = np.random.default_rng(0)
+    discrete = Trajectory.from_observations(
+        generator.normal(size=(4, 11)).astype(np.float32), np.array([0, 1, 0]), None, False
+    )
+    cart = Trajectory.from_observations(
+        generator.normal(size=(4, 4)).astype(np.float32), np.array([0, 1, 2]), None, True
+    )
+    numbers = Trajectory.from_observations(cart.all_observations, np.full((3, 1), 0.5, np.float32), None, True)
+    for episode, attributes, environment, message in (
+        (
+            hopper(),
+            {"environment_id": "Walker2d-v4"},
+            "hopper",
+            "says that it was recorded in Walker2d-v4, not in Hopper",
+        ),
+        (hopper(size=12), {}, "hopper", "observations of 12 numbers, Hopper-v4 has 11: another environment or version"),
+        (hopper(size=12), {"env_id": "Hopper-v4"}, None, "observations of 12 numbers, Hopper-v4 has 11"),
+        (discrete, {}, "Hopper-v4", "has discrete actions (integers), Hopper-v4 has 3 numbers"),
+        (numbers, {}, "CartPole-v1", "actions of numbers with fractions, CartPole-v1 has integers from 0 to 1"),
+        (cart, {}, "CartPole-v1", "33% of the action values lie outside the action space of CartPole-v1"),
+        (hopper(), {}, "Hoper-v4", "Hoper"),
+    ):
+        source = saved(tmp_path / "a.hdf5", episode, **attributes)
+        options = ["--env", environment] if environment else []
+        assert message in refused(capsys, run("import", source, tmp_path / "b.hdf5", *options))
+        assert files(tmp_path) == ["a.hdf5"]
+
+
+@pytest.mark.parametrize(("choice", "largest"), [("clip", 1.0), ("keep", 1.5), ("refuse", None)])
+def test_actions_outside_the_space(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], choice: str, largest: float | None
+) -> None:
+    wide = hopper(200, scale=1.5)
+    source = saved(tmp_path / "a.hdf5", wide)
+    status = run("import", source, tmp_path / "b.hdf5", "--env", "hopper", "--actions", choice)
+    assert wide.actions is not None
+    share = float((np.abs(wide.actions) > 1).mean())
+    expected = f"{100 * share:.0f}% of the action values lie outside the action space of Hopper-v4"
+    if largest is None:
+        assert expected in refused(capsys, status)
+        assert files(tmp_path) == ["a.hdf5"]
+        return
+    assert expected in capsys.readouterr().err
+    actions = read(tmp_path / "b.hdf5").trajectories[0].actions
+    assert actions is not None and np.abs(actions).max() == pytest.approx(largest, abs=0.05)
+
+
+def test_integers_that_were_kept_as_numbers(tmp_path: Path) -> None:
+    states = np.zeros((4, 4), np.float32)
+    numbers = Trajectory.from_observations(states, np.array([[0.0], [1], [1]], np.float32), None, True)
+    run("import", saved(tmp_path / "a.hdf5", numbers), tmp_path / "b.hdf5", "--env", "cartpole")
+    actions = read(tmp_path / "b.hdf5").trajectories[0].actions
+    assert actions is not None and actions.tolist() == [0, 1, 1] and actions.dtype == np.int64
+
+
+def test_time_limits_that_were_called_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = saved(tmp_path / "a.hdf5", hopper(5, True), hopper(3, True))
+    assert run("import", source, tmp_path / "b.hdf5", "--time-limit", "5") == 0
+    assert [t.terminated for t in read(tmp_path / "b.hdf5").trajectories] == [False, True]
+    assert "episodes of 5 steps count as cut off" in capsys.readouterr().err
+
+
+def test_successors_that_are_off_by_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = hopper(6)
+    off = Trajectory(whole.observations, whole.actions, whole.rewards, whole.observations, False)
+    source = saved(tmp_path / "a.hdf5", off)
+    assert run("import", source, tmp_path / "b.hdf5") == 0
+    assert "next_observations are off by one" in capsys.readouterr().err
+    (found,) = read(tmp_path / "b.hdf5").trajectories
+    np.testing.assert_array_equal(found.all_observations, whole.observations)
+    assert "use d4rl or csv" in refused(capsys, run("export", source, tmp_path / "c.npz"))
+
+
+def converted(tmp_path: Path, episodes: Sequence[Trajectory], target: str, **attributes: str) -> DemonstrationSet:
+    assert run("convert", saved(tmp_path / "a.hdf5", *episodes, **attributes), tmp_path / "b.hdf5", "--to", target) == 0
+    return read(tmp_path / "b.hdf5")
+
+
+def test_convert_to_observations_with_positions_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = hopper(5, True)
+    content = converted(tmp_path, [whole], "seals_hopper", environment_id="Hopper-v4")
+    notes = capsys.readouterr().err
+    assert "observations of 11 numbers become 12" in notes and "true ends become cuts" in notes
+    (found,) = content.trajectories
+    assert content.environment_id == "seals/Hopper-v1" and content.attributes["converted_from"] == "Hopper-v4"
+    assert found.length == 4 and not found.terminated  # the position behind the last step is not in the file
+    np.testing.assert_array_equal(found.observations[:, 0], whole.infos["qpos"][:4, 0])
+    np.testing.assert_array_equal(found.next_observations[:, 0], whole.infos["qpos"][1:, 0])
+    np.testing.assert_array_equal(found.observations[:, 1:], whole.observations[:4])
+    (tmp_path / "a.hdf5").unlink()
+    (tmp_path / "b.hdf5").rename(tmp_path / "c.hdf5")
+    assert run("convert", tmp_path / "c.hdf5", tmp_path / "d.hdf5", "--to", "hopper") == 0
+    np.testing.assert_array_equal(read(tmp_path / "d.hdf5").trajectories[0].observations, whole.observations[:4])
+
+
+def ant(size: int) -> Trajectory:
+    states = np.random.default_rng(0).normal(size=(4, size)).astype(np.float32)
+    return Trajectory.from_observations(states, np.zeros((3, 8), np.float32), None, True)
+
+
+@pytest.mark.parametrize("size", [111, 105])
+def test_convert_leaves_contact_forces_out(tmp_path: Path, size: int, capsys: pytest.CaptureFixture[str]) -> None:
+    (found,) = converted(tmp_path, [ant(size)], "ant").trajectories
+    np.testing.assert_array_equal(found.all_observations, ant(size).all_observations[:, :27])
+    assert f"the last {size - 27} numbers (contact forces) are left out" in capsys.readouterr().err
+    assert found.terminated
+
+
+def test_what_cannot_be_converted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for episode, target, message in (
+        (ant(111), "seals_ant", "holds no infos/qpos"),
+        (ant(27), "Ant-v5", "holds no 78 contact forces, which Ant-v5 observes"),
+        (ant(30), "ant", "there is no rule for Ant with observations of 30 numbers"),
+        (ant(27), "pendulum", "there is no rule for the observations of Pendulum-v1"),
+    ):
+        source = saved(tmp_path / "a.hdf5", episode)
+        assert message in refused(capsys, run("convert", source, tmp_path / "b.hdf5", "--to", target))
+    source = saved(tmp_path / "a.hdf5", ant(27), environment_id="Hopper-v4")
+    assert "which is not a Ant" in refused(capsys, run("convert", source, tmp_path / "b.hdf5", "--to", "ant"))
+    assert files(tmp_path) == ["a.hdf5"]
+
+
+def test_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    saved(tmp_path / "a.hdf5", hopper(5), hopper(3), environment_id="Hopper-v4")
+    FORMATS["minari"].write(tmp_path / "b", DemonstrationSet([hopper()]))
+    (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04")
+    (tmp_path / "a.md").write_text("# a")
+    assert run("list", tmp_path) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["set", "a.hdf5", "b", "broken.npz"]
+    assert lines[1].split()[1:4] == ["Hopper-v4", "2", "8"]
+    assert run("list", tmp_path, "--json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert rows[0]["return"] == pytest.approx(read(tmp_path / "a.hdf5").trajectories[0].episode_return, abs=9)
+    assert "broken.npz" in rows[2]["error"]
+    assert run("list") == 0
+    assert "hopper.hdf5" in capsys.readouterr().out
+    assert "is not a folder" in refused(capsys, run("list", tmp_path / "absent"))
+
+
+@pytest.mark.parametrize("room", [1_000, 100_000])
+@pytest.mark.parametrize("name", ["d.hdf5", "d.npz", "d.csv", "minari"])
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, name: str, room: int) -> None:
+    """A limit on the size of files has the same effect on a program as a full disk."""
+    source = saved(tmp_path / "a.hdf5", hopper(4000))
+    output = tmp_path / "out" / name
+    form = ["--format", "minari"] if name == "minari" else []
+    program = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room}));"
+        "from scripts.demonstrations import main; sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", program, "export", str(source), str(output), *form]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr == "error: [Errno 27] File too large\n"
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read and write everything")
+def test_no_permission(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = saved(tmp_path / "a.hdf5", hopper())
+    source.chmod(0)
+    assert "Permission denied" in refused(capsys, run("import", source, tmp_path / "b.npz"))
+
+
+def test_a_truncated_file_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = saved(tmp_path / "a.hdf5", hopper(2000))
+    source.write_bytes(source.read_bytes()[:-5000])
+    for command in ("import", "export"):
+        assert "damaged or truncated" in refused(capsys, run(command, source, tmp_path / "b.npz"))
+    assert "damaged or truncated" in refused(capsys, run("inspect", source))
+    with h5py.File(source, "w"):
+        pass
+    assert "no dataset 'observations'" in refused(capsys, run("verify", source))
+    assert files(tmp_path) == ["a.hdf5"]
