@@ -5,7 +5,8 @@ import re
 import sys
 import traceback
 from argparse import ArgumentParser
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -41,7 +42,9 @@ Give options as key=value. Most used:
   save_trajectories=true  render=true  logging.wandb=true
   output_folder=<folder>             where results go, by default outputs/
   debug=true                         show tracebacks
-  -m key=1,2,3                       one run for each value
+  -m key=1,2,3                       one run for each value, side by side (docs/sweeps.md)
+  -m ... launcher=local|slurm|ray    where the runs of a sweep take place; pack_seeds=<n> seeds in each process
+  resume_sweep=<folder>              finish, retry or extend a sweep
   --cfg job                          print every key with its value instead of training
 
 Algorithms:
@@ -55,14 +58,16 @@ Presets (optimised_hyperparameters):
 """
 
 
-def command_line(task: Callable[[DictConfig], float | None], config_name: str = "config") -> None:
-    """Run `task` under Hydra. Exit status: 0 done, 1 failed, 2 wrong input, 128 + n stopped by signal n."""
+def command_line(task: Callable[[DictConfig], float | None]) -> None:
+    """Run `task` under Hydra, or a sweep of runs.
+
+    Exit status: 0 done, 1 failed, 2 wrong input, 128 + n stopped by signal n.
+    """
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(help_text())
         return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us as they are
-    debug = any(re.fullmatch(r"debug=(true|True|1)", argument) for argument in sys.argv[1:])
-    started = several = False
+    started = False
     failures: list[Exception] = []
 
     def job(composed: DictConfig) -> float | None:
@@ -74,13 +79,24 @@ def command_line(task: Callable[[DictConfig], float | None], config_name: str = 
             failures.append(error)
             return None
 
-    try:
-        several = prepare_arguments()
-        hydra.main(config_path=str(CONF), config_name=config_name)(task if several else job)()
+    with errors_in_one_line(lambda: started):
+        if prepare_arguments():
+            from training.sweeps.command import train_sweep
+
+            sys.exit(train_sweep(sys.argv[1:]))
+        hydra.main(config_path=str(CONF), config_name="config")(job)()
         if failures:
             raise failures[0]
+
+
+@contextmanager
+def errors_in_one_line(started: Callable[[], bool]) -> Iterator[None]:
+    """Whatever is raised ends the program with one line. `started`: whether it had been accepted as right."""
+    debug = any(re.fullmatch(r"debug=(true|True|1)", argument) for argument in sys.argv[1:])
+    try:
+        yield
     except KeyboardInterrupt as error:
-        status = getattr(error, "exit_status", 130)  # RunInterruptedError's
+        status = getattr(error, "exit_status", 130)  # of RunInterruptedError, SweepInterruptedError
         _stop(f"stopped by {error}" if str(error) else "stopped", status, False)
     except (UserError, HydraException, OmegaConfBaseException) as error:
         _stop(_explained(error), 2, debug)
@@ -88,7 +104,7 @@ def command_line(task: Callable[[DictConfig], float | None], config_name: str = 
         if "allocate memory" in str(error) or isinstance(error, MemoryError):
             advice = "try smaller networks, a smaller memory.size, or fewer runs"
             _stop(f"there is not enough memory for this configuration; {advice} ({error})", 2, debug)
-        status = 1 if started or several else 2
+        status = 1 if started() else 2
         _stop(f"{type(error).__name__}: {error} (debug=true shows where)", status, debug)
 
 
@@ -112,27 +128,31 @@ def _explained(error: Exception) -> str:
 def prepare_arguments() -> bool:
     """Check what was typed, and complete it: the overrides of a run that is resumed, and `env=custom` for an id.
 
-    Returns whether it asks for several runs (-m).
+    Returns whether it asks for a sweep (-m, or resume_sweep).
     """
-    options = _options_parser().parse_intermixed_args(sys.argv[1:])
+    options = options_parser().parse_intermixed_args(sys.argv[1:])
     from training.config import register_schemas  # needs PyTorch
     from training.explain import check_overrides, parse_overrides
+    from training.sweeps.options import refuse_sweep_keys
 
     register_schemas()
     if options.hydra_help or options.shell_completion:
         return False
     overrides = parse_overrides(options.overrides)
-    check_overrides(overrides, bool(options.multirun))
+    if not options.cfg and (options.multirun or any(found.key_or_group == "resume_sweep" for found in overrides)):
+        return True
+    refuse_sweep_keys(overrides)
+    check_overrides(overrides, several=False)
     typed = {override.key_or_group: override.value() for override in overrides if not override.is_sweep_override()}
     keys = {override.key_or_group for override in overrides}
     if typed.get("resume"):
         sys.argv[1:1] = saved_overrides(Path(str(typed["resume"])))
     elif "env.id" in keys and "env" not in keys:
         sys.argv[1:1] = ["env=custom"]
-    return bool(options.multirun)
+    return False
 
 
-def _options_parser() -> ArgumentParser:
+def options_parser() -> ArgumentParser:
     """Hydra's, but an error is one line."""
     parser: ArgumentParser = get_args_parser()
 

@@ -1,0 +1,33 @@
+"""Plans and runs without training: folders as jobs leave them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from training.folder import write_json
+from training.sweeps.plan import composed
+
+HEADER = "phase,step,seed,episodes,return_mean,return_std,score,length_mean,length_min,length_max,seconds\n"
+
+
+def written_run(
+    folder: Path,
+    scores: dict[int, Sequence[float]],
+    *overrides: str,
+    state: str = "finished",
+    error: str | None = None,
+) -> Path:
+    """A run whose seeds had these scores at steps 10, 20, ...; returns are a hundred times as large."""
+    first = min(scores)
+    settings = composed(["algorithm=SAC", "env=pendulum", *overrides, f"seed={first}", f"runs={len(scores)}"])
+    (folder / ".hydra").mkdir(parents=True)
+    OmegaConf.save(settings, folder / ".hydra" / "config.yaml", resolve=True)
+    rows = [
+        f"interaction,{10 * number},{seed},1,{100 * score},0,{score},200,200,200,{number}"
+        for seed, own in scores.items()
+        for number, score in enumerate(own, 1)
+    ]
+    (folder / "evaluations.csv").write_text(HEADER + "".join(f"{row}\n" for row in rows))
+    write_json(folder / "status.json", {"state": state, "step": 10, "error": error})
+    return folder

@@ -1,0 +1,95 @@
+"""From overrides with several values to jobs."""
+
+from pathlib import Path
+
+import pytest
+
+from conf.errors import UserError
+from training.explain import parse_overrides
+from training.sweeps.grid import planned_grid, replaced
+from training.sweeps.plan import Job, Plan, fixed_value, grid, load_plan, own_overrides, packed, planned, stretches
+
+
+def test_a_grid_has_every_combination_in_order() -> None:
+    typed = parse_overrides(["algorithm=SAC", "seed=1,2", "steps=range(10,12)"])
+    assert grid(typed) == [
+        ("algorithm=SAC", "seed=1", "steps=10"),
+        ("algorithm=SAC", "seed=1", "steps=11"),
+        ("algorithm=SAC", "seed=2", "steps=10"),
+        ("algorithm=SAC", "seed=2", "steps=11"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("seed=range(1,1)", "no values"), ("training.learning_rate=interval(0,1)", "no steps")]
+)
+def test_what_is_no_grid(text: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        grid(parse_overrides([text]))
+
+
+def test_stretches_of_neighbours() -> None:
+    assert stretches([3, 1, 2, 7], 2) == [(1, 2), (3, 1), (7, 1)]
+    assert stretches([1, 2, 3, 4, 5], 5) == [(1, 5)]
+
+
+def test_packing_joins_neighbouring_seeds_alone() -> None:
+    runs = grid(parse_overrides(["seed=1,2,4", "steps=10,20"]))
+    assert packed(runs, 5) == [
+        ("steps=10", "seed=1", "runs=2"),
+        ("steps=10", "seed=4"),
+        ("steps=20", "seed=1", "runs=2"),
+        ("steps=20", "seed=4"),
+    ]
+    assert packed(runs, 1) == runs
+    with pytest.raises(UserError, match="leave runs out"):
+        packed([("seed=1", "runs=2")], 5)
+
+
+def test_what_changes_no_result_makes_no_new_job() -> None:
+    base = planned("0", ["algorithm=SAC", "env=pendulum"])
+    for same in ("threads=4", "logging.interval=5", "checkpoint.interval=7", "output_folder=elsewhere", "seed=0"):
+        assert planned("1", ["algorithm=SAC", "env=pendulum", same]).key == base.key
+    for other in ("seed=1", "steps=5", "training.batch_size=8", "evaluation.interval=5"):
+        assert planned("1", ["algorithm=SAC", "env=pendulum", other]).key != base.key
+
+
+def test_a_changed_grid_only_adds_jobs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = Plan(tmp_path, "", [], [])
+    plan.jobs += planned_grid(parse_overrides(["algorithm=SAC", "seed=1,2"]), 1, plan)
+    assert [job.name for job in plan.jobs] == ["0", "1"]
+    more = planned_grid(parse_overrides(["algorithm=SAC", "steps=1000000", "seed=2,3,3"]), 1, plan)
+    assert [(job.name, job.overrides[-1]) for job in more] == [("2", "seed=3")]  # written otherwise, but the same
+    assert "2 runs are the same" in capsys.readouterr().err
+
+
+def test_what_is_typed_again_replaces_what_was_typed_before() -> None:
+    lines = [override.input_line for override in replaced(["algorithm=SAC", "seed=1,2"], parse_overrides(["seed=1,3"]))]
+    assert lines == ["algorithm=SAC", "seed=1,3"]
+
+
+def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:
+    plan = Plan(tmp_path / "sweep", "train.py -m seed=1", ["seed=1"], [Job("0", ("seed=1",), "k")])
+    plan.save()
+    assert load_plan(plan.folder) == plan
+    assert load_plan(plan.folder).job("0").key == "k"
+    with pytest.raises(UserError, match="no job 1"):
+        plan.job("1")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 1}', '{"format": 1, "jobs": [3]}', '{"format": 9}'])
+def test_a_damaged_plan_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "sweep.json").write_text(text)
+    with pytest.raises(UserError, match=r"sweep\.json"):
+        load_plan(tmp_path)
+
+
+def test_folders_are_named_after_everything_swept() -> None:
+    typed = parse_overrides(["algorithm=BC,GAIL", "seed=1,2"])
+    assert fixed_value(typed, "algorithm", "") == "BC-GAIL"
+    assert fixed_value(typed, "env", "hopper") == "hopper"
+
+
+def test_only_what_differs_is_shown() -> None:
+    jobs = [Job("0", ("a=1", "seed=1"), ""), Job("1", ("a=1", "seed=2"), "")]
+    assert own_overrides(jobs) == {"0": "seed=1", "1": "seed=2"}

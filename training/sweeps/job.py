@@ -1,0 +1,119 @@
+"""One job of a sweep, in a process of its own: begins it, goes on with it, or leaves a finished one alone."""
+
+import ctypes
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from conf.errors import UserError
+from train import train
+from training import checkpoint
+from training.cli import CONF
+from training.config import register_schemas
+from training.explain import explain
+from training.folder import mark_ended, new_folder, read_status, running_process
+from training.sweeps.plan import load_plan
+
+PR_SET_PDEATHSIG = 1  # of prctl(2)
+LOGS = "logs"  # what jobs print
+ATTEMPTS = "attempts"  # begun, and of no more use: no checkpoint to go on from
+
+
+def run_job(sweep: Path, name: str, extra: Sequence[str] = ()) -> int:
+    """Exit status as of train.py; whatever happens is also in the job's `status.json`."""
+    folder = sweep / name
+    if read_status(folder).get("state") == "finished":
+        return 0
+    overrides = [*extra, *load_plan(sweep).job(name).overrides]  # what was typed goes before what the launcher adds
+    try:
+        if process := running_process(read_status(folder)):
+            raise UserError(f"process {process} is still at work on {folder}")
+        resumable = _resumable(folder)
+        if not resumable:
+            _put_away(sweep, name)
+        _train(sweep, name, [*overrides, f"resume={quoted(folder)}"] if resumable else overrides)
+        return 0
+    except KeyboardInterrupt as error:
+        print(f"interrupted: {error}", file=sys.stderr)
+        return int(getattr(error, "exit_status", 130))
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        message = str(error) if isinstance(error, UserError) else explain(error, None)
+        print(f"error: {message}", file=sys.stderr)
+        _mark_failed(folder, message)
+        return 2
+    except Exception as error:
+        traceback.print_exc()
+        _mark_failed(folder, f"{type(error).__name__}: {error}")
+        return 1
+
+
+def log_path(sweep: Path, name: str) -> Path:
+    return sweep / LOGS / f"{name.replace('/', '_')}.txt"
+
+
+def quoted(path: Path) -> str:
+    """For Hydra's grammar, in which a path may hold anything."""
+    text = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{text}'"
+
+
+def _resumable(folder: Path) -> bool:
+    """Whether there is a checkpoint that can be read."""
+    try:
+        checkpoint.load(folder / "checkpoint.pt")
+        return (folder / ".hydra" / "config.yaml").is_file()
+    except UserError:
+        return False
+
+
+def _put_away(sweep: Path, name: str) -> None:
+    """A run that was begun and cannot go on is kept elsewhere: the job begins anew under its own name."""
+    folder = sweep / name
+    if (folder / ".hydra").exists() or (folder / "status.json").exists():
+        kept = new_folder(sweep / ATTEMPTS, name.replace("/", "_"))
+        os.rename(folder, kept)  # over an empty folder
+
+
+def _train(sweep: Path, name: str, overrides: Sequence[str]) -> None:
+    register_schemas()
+    GlobalHydra.instance().clear()
+    place = ["hydra.mode=MULTIRUN", f"hydra.sweep.dir={quoted(sweep)}", f"hydra.sweep.subdir={quoted(Path(name))}"]
+    with initialize_config_dir(str(CONF)):
+        composed = compose("config", [*overrides, *place], return_hydra_config=True)
+    HydraConfig.instance().set_config(composed)
+    assert isinstance(composed, DictConfig)
+    composed = composed.copy()
+    with open_dict(composed):
+        del composed["hydra"]
+    train(composed)
+
+
+def _mark_failed(folder: Path, error: str) -> None:
+    if read_status(folder).get("state") not in ("failed", "finished"):
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+        mark_ended(folder, "failed", error)
+
+
+def end_with_parent(parent: int) -> None:
+    """Be asked to stop, with a checkpoint, when the process that this one belongs to is killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it ended before
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    end_with_parent(os.getppid())
+    sys.exit(run_job(Path(sys.argv[1]), sys.argv[2], sys.argv[3:]))
