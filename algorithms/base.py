@@ -49,11 +49,16 @@ class Context:
     action_size: int
     horizon: int | None  # steps after which an episode is cut, if it ever is
     discount: float  # of the learner: potential-based shaping must use the same
-    absorbing: bool
+    absorbing_state: Float[Tensor, " observation"] | None  # with the bit; None: episodes end where they end
     device: torch.device
     dtype: torch.dtype  # of matrix products; parameters are always float32
     num_envs: int = 1  # of each run
     discrete: bool = False  # are actions one-hot choices?
+
+    @property
+    def absorbing(self) -> bool:
+        """Do true terminations lead into an absorbing state?"""
+        return self.absorbing_state is not None
 
 
 @dataclass

@@ -1,17 +1,20 @@
 """Making one environment: by name or Gymnasium id, checked, and able to go back to where it was."""
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, SupportsFloat
 
 import gymnasium
 import numpy as np
 import torch
 from gymnasium.spaces import Box, Discrete
+from jaxtyping import Float
+from torch import Tensor
 
 import environments.seals  # noqa: F401  # registers environments
 from conf.errors import UserError
 from conf.fields import Section, choice, ranged
+from memory.absorbing import append_bit
 
 
 @dataclass
@@ -25,6 +28,7 @@ class EnvironmentConfig(Section):
     num_envs: int = ranged(1, 1)  # environments per run, stepped together
     backend: str = choice("gymnasium", "gymnasium", "envpool")
     demonstrations: str | None = None  # a D4RL HDF5 file; null: the bundled set
+    normalise_observations: bool = False  # to mean 0 and deviation 1 in the demonstrations, for everything that learns
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -32,9 +36,16 @@ class EnvironmentConfig(Section):
             raise UserError(f"env.version={self.version} does not apply to {self.id}: leave it out")
 
 
+CLIP = 5.0  # normalised observations; beyond, no demonstration tells anything
+
+
 @dataclass(frozen=True)
 class Spaces:
-    """Sizes and limits of an environment. Discrete actions are one-hot vectors for learners."""
+    """Sizes and limits of an environment, and the way between its units and those of everything that learns.
+
+    Discrete actions are one-hot vectors for learners. With `absorbing`, their observations have one more feature, 1 in
+    the absorbing state alone.
+    """
 
     observation_size: int
     action_size: int  # of discrete ones: how many there are to choose from
@@ -42,6 +53,42 @@ class Spaces:
     action_high: np.ndarray
     horizon: int | None  # its time limit in steps
     discrete: bool = False
+    absorbing: bool = False
+    observation_mean: np.ndarray | None = None  # [observation]; None: observations are not normalised
+    observation_std: np.ndarray | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Of plain types, for files; `Spaces.from_dict` is its inverse."""
+        return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in vars(self).items()}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> "Spaces":
+        values = {field.name: content[field.name] for field in fields(cls)}
+        return cls(**{k: np.array(v, np.float32) if isinstance(v, list) else v for k, v in values.items()})
+
+    def normalised(self, mean: np.ndarray, std: np.ndarray) -> "Spaces":
+        """With observations of this mean and standard deviation brought to 0 and 1."""
+        return replace(self, observation_mean=mean.astype(np.float32), observation_std=std.astype(np.float32))
+
+    def observe(self, observations: np.ndarray) -> Float[Tensor, "*batch learned"]:
+        """The environment's observations [..., observation] as learners see them."""
+        observations = observations.astype(np.float32)
+        if self.observation_mean is not None:
+            observations = np.clip((observations - self.observation_mean) / self.observation_std, -CLIP, CLIP)
+        tensor = torch.from_numpy(observations)
+        return append_bit(tensor) if self.absorbing else tensor
+
+    @property
+    def learned_size(self) -> int:
+        """Of observations as learners see them."""
+        return self.observation_size + self.absorbing
+
+    @property
+    def absorbing_state(self) -> Float[Tensor, " learned"]:
+        """Where zeros of the environment lie, with the bit: the learner's own zeros would be the mean of the expert."""
+        state = self.observe(np.zeros(self.observation_size))
+        state[-1] = 1.0
+        return state
 
     def to_environment(self, actions: np.ndarray) -> np.ndarray:
         """Actions of a learner, [..., action_size], in the environment's units.
@@ -116,7 +163,7 @@ def make_environment(environment_id: str, render_mode: str | None = None) -> Res
     return ResumableEnvironment(env)
 
 
-def spaces_of(environment_id: str) -> Spaces:
+def spaces_of(environment_id: str, absorbing: bool = False) -> Spaces:
     """Sizes and limits of an environment with a vector of observations, and actions that are bounded or discrete.
 
     Raises:
@@ -131,9 +178,9 @@ def spaces_of(environment_id: str) -> Spaces:
     size = observations.shape[0]
     if isinstance(actions, Discrete) and actions.start == 0:
         count = int(actions.n)
-        return Spaces(size, count, np.full(count, -1, np.float32), np.ones(count, np.float32), horizon, True)
+        return Spaces(size, count, np.full(count, -1, np.float32), np.ones(count, np.float32), horizon, True, absorbing)
     if not isinstance(actions, Box) or len(actions.shape) != 1:
         raise UserError(f"env.id={environment_id} has actions {actions}: expected a continuous vector, or Discrete(n)")
     if not (np.isfinite(actions.low).all() and np.isfinite(actions.high).all()):
         raise UserError(f"env.id={environment_id} has unbounded actions: expected finite limits")
-    return Spaces(size, actions.shape[0], actions.low, actions.high, horizon)
+    return Spaces(size, actions.shape[0], actions.low, actions.high, horizon, absorbing=absorbing)

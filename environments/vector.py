@@ -15,7 +15,6 @@ from torch import Tensor
 from conf.errors import UserError
 from environments.construction import EnvironmentConfig, Spaces, make_environment
 from environments.envpool import EnvPoolBackend
-from memory.absorbing import append_bit
 from memory.batch import Batch
 from models.streams import stream_seed
 
@@ -30,8 +29,8 @@ class VectorEnvironment:
 
     observations: Float[Tensor, "runs envs observation"]
 
-    def __init__(self, config: EnvironmentConfig, spaces: Spaces, seeds: Sequence[int], absorbing: bool) -> None:
-        self.spaces, self.absorbing, self.fixed_horizon = spaces, absorbing, config.fixed_horizon
+    def __init__(self, config: EnvironmentConfig, spaces: Spaces, seeds: Sequence[int]) -> None:
+        self.spaces, self.fixed_horizon = spaces, config.fixed_horizon
         self.shape = (len(seeds), config.num_envs)
         self.steps = 0  # of each run
         self.backend = _make_backend(config, reset_seeds(seeds, config.num_envs, "environment"))
@@ -69,8 +68,7 @@ class VectorEnvironment:
         return torch.from_numpy(values.astype(np.float32)).view(self.shape)
 
     def _observe(self, observations: np.ndarray) -> Tensor:
-        tensor = torch.from_numpy(observations.astype(np.float32)).view(*self.shape, -1)
-        return append_bit(tensor) if self.absorbing else tensor
+        return self.spaces.observe(observations).view(*self.shape, -1)
 
     def state_dict(self) -> dict[str, Any]:
         return {"steps": self.steps, "backend": self.backend.state_dict()}

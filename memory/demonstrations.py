@@ -13,12 +13,14 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from conf.errors import UserError
+from environments.construction import Spaces
 from environments.trajectories import Trajectory
-from memory.absorbing import append_bit, lead_into_absorbing, self_loops
+from memory.absorbing import lead_into_absorbing, self_loops
 from memory.batch import Batch, Layout
 from models.streams import Streams
 
 CLIP_TOLERANCE = 1e-4  # in units of [-1, 1]; float32 actions at the bounds are not worth a warning
+MIN_STD = 1e-3  # of an observation's feature: nearly constant ones would drown the others
 FORCED = 2  # rows about the absorbing state: the step into it, and the self-loop
 
 
@@ -47,16 +49,16 @@ def first_row(index: int, factor: int, length: int, forced: int) -> int:
     return int(Streams([index], "demonstrations/subsample").integers(high, 1))
 
 
-def transitions(trajectory: Trajectory, actions: Float[Tensor, "time action"]) -> Batch:
-    """All steps of a trajectory, in shape [1, time]; rewards are NaN."""
+def transitions(trajectory: Trajectory, spaces: Spaces, actions: Float[Tensor, "time action"]) -> Batch:
+    """All steps of a trajectory as learners see them, in shape [1, time]; rewards are NaN."""
     zeros = torch.zeros(1, trajectory.length)
     last = zeros.clone()
     last[0, -1] = 1.0
     return Batch(
-        observations=torch.tensor(trajectory.observations)[None],
+        observations=spaces.observe(trajectory.observations)[None],
         actions=actions[None],
         rewards=torch.full_like(zeros, torch.nan),
-        next_observations=torch.tensor(trajectory.next_observations)[None],
+        next_observations=spaces.observe(trajectory.next_observations)[None],
         terminated=last if trajectory.terminated else zeros,
         truncated=zeros if trajectory.terminated else last,
         weights=torch.ones_like(zeros),
@@ -66,18 +68,13 @@ def transitions(trajectory: Trajectory, actions: Float[Tensor, "time action"]) -
     )
 
 
-def with_absorbing(batch: Batch, layout: Layout) -> Batch:
-    """One trajectory with the bit, and the absorbing state after a true end (never after a time limit)."""
-    batch = dataclasses.replace(
-        batch,
-        observations=append_bit(batch.observations),
-        next_observations=append_bit(batch.next_observations),
-    )
+def with_absorbing(batch: Batch, layout: Layout, state: Float[Tensor, " extended"]) -> Batch:
+    """One trajectory with the absorbing state after a true end (never after a time limit)."""
     if not batch.terminated.any():
         return batch
-    loop = self_loops(batch.map(lambda column: column[:, -1:]))
+    loop = self_loops(batch.map(lambda column: column[:, -1:]), state)
     loop = loop.with_rewards(torch.full_like(loop.rewards, torch.nan))
-    return layout.unpack(torch.cat([layout.pack(lead_into_absorbing(batch)), layout.pack(loop)], 1))
+    return layout.unpack(torch.cat([layout.pack(lead_into_absorbing(batch, state)), layout.pack(loop)], 1))
 
 
 class Demonstrations:
@@ -85,8 +82,6 @@ class Demonstrations:
 
     The first `limit` trajectories (0: all) are used, the others are held out; each is wrapped with the absorbing
     state, then subsampled. Rewards are NaN: the true ones are hidden. State-only data has zeros for actions.
-    `observation_size` and the finite action bounds [action] are the environment's, without the absorbing bit;
-    `discrete` actions are integers below the length of the bounds.
     Raises UserError where the demonstrations do not fit the environment or are fewer than `limit`.
     """
 
@@ -96,21 +91,15 @@ class Demonstrations:
         *,
         limit: int,
         subsample: int,
-        absorbing: bool,
         seeds: Sequence[int],
         device: torch.device | str,
-        observation_size: int,
-        action_low: np.ndarray,
-        action_high: np.ndarray,
-        discrete: bool = False,
+        spaces: Spaces,
     ) -> None:
-        _check(trajectories, limit, observation_size, len(action_low), discrete)
+        _check(trajectories, limit, spaces)
         self.state_only = any(trajectory.actions is None for trajectory in trajectories)
-        self.layout = Layout(observation_size + absorbing, len(action_low))
+        self.layout = Layout(spaces.learned_size, spaces.action_size)
         self.streams = Streams(seeds, "demonstrations", device)
-        self._subsample, self._discrete = subsample, discrete
-        self._absorbing = absorbing
-        self._bounds = (torch.tensor(action_low).float(), torch.tensor(action_high).float())
+        self._subsample, self._spaces = subsample, spaces
         self._unused = trajectories[limit:] if limit else ()
         used = trajectories[: limit or None]
         tables = [self._table(index, trajectory) for index, trajectory in enumerate(used)]
@@ -153,6 +142,20 @@ class Demonstrations:
         result._rows = self.layout.pack(self.rows().with_rewards(rewards[None]))[0]
         return result
 
+    def observation_statistics(self) -> tuple[np.ndarray, np.ndarray]:
+        """Weighted mean and standard deviation [observation] of the rows, but for those of the absorbing state.
+
+        The deviation of a feature that never changes is given as 1.
+        """
+        rows = self.rows().map(Tensor.cpu)
+        real = rows.absorbing[0] == 0
+        weights = rows.weights[0, real].double()
+        observations = rows.observations[0, real, : self._spaces.observation_size].double()
+        mean = (weights @ observations) / weights.sum()
+        std = (weights @ (observations - mean).square() / weights.sum()).sqrt()
+        std[(observations == observations[0]).all(0)] = 1.0
+        return mean.numpy(), std.clamp_min(MIN_STD).numpy()
+
     def state_dict(self) -> dict[str, Any]:
         return {"streams": self.streams.state_dict()}
 
@@ -160,10 +163,11 @@ class Demonstrations:
         self.streams.load_state_dict(state["streams"])
 
     def _table(self, index: int, trajectory: Trajectory) -> Float[Tensor, "rows width"]:
-        batch = transitions(trajectory, self._rescaled(trajectory).clamp(-1.0, 1.0))
-        if self._absorbing:
-            batch = with_absorbing(batch, self.layout)
-        forced = FORCED if self._absorbing and trajectory.terminated else 0
+        spaces = self._spaces
+        batch = transitions(trajectory, spaces, self._rescaled(trajectory).clamp(-1.0, 1.0))
+        if spaces.absorbing:
+            batch = with_absorbing(batch, self.layout, spaces.absorbing_state)
+        forced = FORCED if spaces.absorbing and trajectory.terminated else 0
         length = batch.shape[1]
         start = first_row(index, self._subsample, length, forced)
         kept, weights = subsampled(length, self._subsample, start, forced)
@@ -174,9 +178,9 @@ class Demonstrations:
         """Actions from the environment's units to [-1, 1], not yet clipped, or to one-hot vectors."""
         if self.state_only:
             return torch.zeros(trajectory.length, self.layout.action_size)
-        if self._discrete:
+        if self._spaces.discrete:
             return F.one_hot(torch.tensor(trajectory.actions), self.layout.action_size).float()
-        low, high = self._bounds
+        low, high = torch.tensor(self._spaces.action_low), torch.tensor(self._spaces.action_high)
         return (2 * torch.tensor(trajectory.actions) - (high + low)) / (high - low)  # exact where bounds are [-1, 1]
 
     def _clipped_share(self, trajectories: Sequence[Trajectory]) -> float:
@@ -184,9 +188,8 @@ class Demonstrations:
         return float((actions.abs() > 1 + CLIP_TOLERANCE).float().mean())
 
 
-def _check(
-    trajectories: Sequence[Trajectory], limit: int, observation_size: int, action_size: int, discrete: bool
-) -> None:
+def _check(trajectories: Sequence[Trajectory], limit: int, spaces: Spaces) -> None:
+    observation_size, action_size, discrete = spaces.observation_size, spaces.action_size, spaces.discrete
     if not trajectories or limit > len(trajectories):
         raise UserError(
             f"imitation.trajectories={limit}, but the demonstrations hold {len(trajectories)} trajectories; "

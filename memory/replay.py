@@ -24,12 +24,12 @@ class ReplayMemory:
         seeds: Sequence[int],
         device: torch.device | str = "cpu",
         *,
-        absorbing: bool = False,
+        absorbing_state: Tensor | None = None,
         batch_size: int = 256,
         start: int = 0,
         interval: int = 1,
     ) -> None:
-        self.layout, self.capacity, self.absorbing = layout, capacity, absorbing
+        self.layout, self.capacity, self.absorbing_state = layout, capacity, absorbing_state
         self.batch_size, self.start, self.interval = batch_size, max(start, 1), interval
         self.streams = Streams(seeds, "memory", device)
         runs = len(seeds)
@@ -44,9 +44,10 @@ class ReplayMemory:
         """Store one environment step: [runs, environments]. True terminations lead into the absorbing state."""
         self.steps += transition.shape[1]
         ends = transition.terminated.bool()
-        if self.absorbing and ends.any():
-            self._write(self.layout.pack(lead_into_absorbing(transition)), torch.ones_like(ends))
-            self._write(self.layout.pack(self_loops(transition)), ends)
+        state = self.absorbing_state
+        if state is not None and ends.any():
+            self._write(self.layout.pack(lead_into_absorbing(transition, state)), torch.ones_like(ends))
+            self._write(self.layout.pack(self_loops(transition, state)), ends)
         else:
             self._write(self.layout.pack(transition), None)
 

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -46,22 +47,29 @@ def build(config: Config) -> Parts:
     """
     if 0 < config.steps <= config.training.start:
         print(f"warning: steps={config.steps} update nothing: training.start={config.training.start}", file=sys.stderr)
-    spaces = spaces_of(config.env.id)
+    spaces = spaces_of(config.env.id, config.imitation.absorbing)
     check_spaces(config, spaces)
     imitation_options = config.imitation
+    demonstrations = None
+    if needs_demonstrations(config):
+        spaces, demonstrations = load_demonstrations(config, spaces)
+    elif config.env.normalise_observations:
+        raise UserError(
+            "env.normalise_observations=true takes its statistics from demonstrations, and "
+            f"algorithm={config.algorithm} uses none: expected false"
+        )
     context = Context(
         seeds=config.seeds,
-        observation_size=spaces.observation_size + int(imitation_options.absorbing),
+        observation_size=spaces.learned_size,
         action_size=spaces.action_size,
         horizon=spaces.horizon,
         discount=config.reinforcement.discount,
-        absorbing=imitation_options.absorbing,
+        absorbing_state=spaces.absorbing_state if spaces.absorbing else None,
         device=torch.device(config.device),
         dtype=DTYPES[config.precision],
         num_envs=config.env.num_envs,
         discrete=spaces.discrete,
     )
-    demonstrations = load_demonstrations(config, spaces) if needs_demonstrations(config) else None
     learner = learner_class(config)(config.reinforcement, config.training, imitation_options, context)
     imitation = imitation_class(config)(imitation_options, context)
     if demonstrations:
@@ -89,7 +97,7 @@ def _interaction(
     memory = learner.make_memory(config.memory, config.steps, prefill.shape[1] if prefill else 0)
     if prefill:
         memory.prefill(prefill)
-    envs = VectorEnvironment(config.env, spaces, config.seeds, config.imitation.absorbing)
+    envs = VectorEnvironment(config.env, spaces, config.seeds)
     return Interaction(envs, learner, imitation, memory, demonstrations, config.steps)
 
 
@@ -143,20 +151,21 @@ def demonstrations_path(config: Config) -> Path:
     return path
 
 
-def load_demonstrations(config: Config, spaces: Spaces) -> Demonstrations:
+def load_demonstrations(config: Config, spaces: Spaces) -> tuple[Spaces, Demonstrations]:
+    """The demonstrations, and the spaces with the normalisation that they were asked to define."""
     path = demonstrations_path(config)
-    demonstrations = Demonstrations(
+    make = partial(
+        Demonstrations,
         read_d4rl(path),
         limit=config.imitation.trajectories,
         subsample=config.imitation.subsample,
-        absorbing=config.imitation.absorbing,
         seeds=config.seeds,
         device=torch.device(config.device),
-        observation_size=spaces.observation_size,
-        action_low=spaces.action_low,
-        action_high=spaces.action_high,
-        discrete=spaces.discrete,
     )
+    demonstrations = make(spaces=spaces)
+    if config.env.normalise_observations:
+        spaces = spaces.normalised(*demonstrations.observation_statistics())
+        demonstrations = make(spaces=spaces)
     if demonstrations.state_only and not config.imitation.state_only:
         raise UserError(
             f"env.demonstrations={path} holds no actions: set imitation.state_only=true, or give a file with actions"
@@ -164,4 +173,4 @@ def load_demonstrations(config: Config, spaces: Spaces) -> Demonstrations:
     if demonstrations.clipped_share:
         share = f"{demonstrations.clipped_share:.1%} of the action values in {path}"
         print(f"warning: {share} lie outside the action space and are clipped", file=sys.stderr)
-    return demonstrations
+    return spaces, demonstrations

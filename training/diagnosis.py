@@ -8,7 +8,7 @@ from torch import Tensor
 
 from algorithms.base import Metrics
 from environments.trajectories import Trajectory
-from memory.absorbing import append_bit, lead_into_absorbing
+from memory.absorbing import lead_into_absorbing
 from memory.batch import FIELDS, Batch
 from memory.demonstrations import transitions
 from training.build import Parts
@@ -46,12 +46,9 @@ def _steps(parts: Parts, trajectory: Trajectory) -> Batch:
     assert trajectory.actions is not None  # as in every evaluation episode
     assert trajectory.rewards is not None
     actions = torch.from_numpy(parts.spaces.from_environment(trajectory.actions))
-    batch = transitions(trajectory, actions).with_rewards(torch.from_numpy(trajectory.rewards)[None])
+    batch = transitions(trajectory, parts.spaces, actions).with_rewards(torch.from_numpy(trajectory.rewards)[None])
     batch = dataclasses.replace(batch, collected_at=torch.zeros_like(batch.rewards))  # not by an expert
-    if not parts.context.absorbing:
-        return batch
-    bits = (append_bit(batch.observations), append_bit(batch.next_observations))
-    return lead_into_absorbing(dataclasses.replace(batch, observations=bits[0], next_observations=bits[1]))
+    return lead_into_absorbing(batch, parts.spaces.absorbing_state) if parts.spaces.absorbing else batch
 
 
 def _thinned(batch: Batch, rows: int = ROWS) -> Batch:

@@ -9,7 +9,6 @@ from torch import Tensor
 from environments.construction import Spaces, make_environment
 from environments.trajectories import Trajectory
 from environments.vector import reset_seeds
-from memory.absorbing import append_bit
 
 
 class Evaluator:
@@ -21,16 +20,9 @@ class Evaluator:
         spaces: Spaces,
         seeds: Sequence[int],
         episodes: int,
-        absorbing: bool,
         device: torch.device | str,
     ) -> None:
-        self.spaces, self.seeds, self.episodes, self.absorbing, self.device = (
-            spaces,
-            tuple(seeds),
-            episodes,
-            absorbing,
-            device,
-        )
+        self.spaces, self.seeds, self.episodes, self.device = spaces, tuple(seeds), episodes, device
         self.envs = [make_environment(environment_id).env for _ in range(len(seeds) * episodes)]
 
     def play(self, act: Callable[[Tensor], Tensor], purpose: str) -> list[list[Trajectory]]:
@@ -69,6 +61,6 @@ class Evaluator:
         return [episodes[run * self.episodes : (run + 1) * self.episodes] for run in range(len(self.seeds))]
 
     def _actions(self, act: Callable[[Tensor], Tensor], observations: np.ndarray) -> np.ndarray:
-        batch = torch.from_numpy(observations).view(len(self.seeds), self.episodes, -1).to(self.device)
-        actions = act(append_bit(batch) if self.absorbing else batch)
+        batch = self.spaces.observe(observations).view(len(self.seeds), self.episodes, -1)
+        actions = act(batch.to(self.device))
         return actions.cpu().numpy().reshape(len(self.envs), -1)

@@ -55,7 +55,6 @@ class Loop:
             parts.spaces,
             config.seeds,
             config.evaluation.episodes,
-            config.imitation.absorbing,
             config.device,
         )
         self.episodes: list[list[Trajectory]] = []
@@ -144,20 +143,14 @@ class Loop:
         self.save_policy("best_policy.pt", self.best_policy)
 
     def save_policy(self, name: str, state: dict[str, Tensor]) -> None:
-        spaces, policy = self.parts.spaces, self.parts.learner.evaluation_policy
+        policy = self.parts.learner.evaluation_policy
         checkpoint.save(
             self.folder / name,
             {
                 "environment_id": self.config.env.id,
                 "algorithm": self.config.algorithm,
                 "seeds": list(self.config.seeds),
-                "absorbing": self.config.imitation.absorbing,
-                "observation_size": spaces.observation_size,
-                "action_size": spaces.action_size,
-                "action_low": spaces.action_low.tolist(),
-                "action_high": spaces.action_high.tolist(),
-                "horizon": spaces.horizon,
-                "discrete": spaces.discrete,
+                "spaces": self.parts.spaces.to_dict(),
                 "actor": type(policy).__name__,
                 "settings": policy.settings,
                 "network": dataclasses.asdict(self.config.reinforcement.actor),

@@ -4,14 +4,12 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from conf.errors import UserError
 from environments.construction import Spaces
-from memory.absorbing import append_bit
 from models.actors import ACTORS, Policy
 from models.mlp import MLPConfig
 from models.streams import Streams
@@ -26,13 +24,12 @@ class SavedPolicy:
     environment_id: str
     algorithm: str
     seeds: tuple[int, ...]
-    absorbing: bool
     spaces: Spaces
 
     @torch.no_grad()
     def greedy(self, observations: Float[Tensor, "runs batch observation"]) -> Float[Tensor, "runs batch action"]:
         """Actions in the learner's units for the environment's own observations, the same number for each seed."""
-        return self.actor.greedy(append_bit(observations) if self.absorbing else observations)
+        return self.actor.greedy(self.spaces.observe(observations.numpy()))
 
 
 def load_policy(path: Path) -> SavedPolicy:
@@ -52,23 +49,14 @@ def load_policy(path: Path) -> SavedPolicy:
 
 
 def _policy(content: dict[str, Any]) -> SavedPolicy:
-    spaces = Spaces(
-        content["observation_size"],
-        content["action_size"],
-        np.array(content["action_low"], dtype=np.float32),
-        np.array(content["action_high"], dtype=np.float32),
-        content["horizon"],
-        content["discrete"],
-    )
-    observation_size = spaces.observation_size + content["absorbing"]
+    spaces = Spaces.from_dict(content["spaces"])
     config, streams = MLPConfig(**content["network"]), Streams(content["seeds"], "policy")
-    actor = ACTORS[content["actor"]](observation_size, spaces.action_size, config, streams, **content["settings"])
+    actor = ACTORS[content["actor"]](spaces.learned_size, spaces.action_size, config, streams, **content["settings"])
     actor.load_state_dict(content["state"])
     return SavedPolicy(
         actor,
         content["environment_id"],
         content["algorithm"],
         tuple(content["seeds"]),
-        content["absorbing"],
         spaces,
     )

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from environments.d4rl import write_d4rl
 from environments.vector import reset_seeds
-from memory.absorbing import append_bit
 from training import video
 from training.config import Config
 from training.folder import read_table, write_json
@@ -120,8 +118,8 @@ def _film(loop: Loop) -> None:
     config, parts = loop.config, loop.parts
 
     def act(observation: np.ndarray) -> np.ndarray:
-        batch = torch.from_numpy(observation).expand(config.runs, 1, -1).to(config.device)
-        actions = parts.learner.act(append_bit(batch) if parts.context.absorbing else batch, greedy=True)
+        batch = parts.spaces.observe(observation).expand(config.runs, 1, -1).to(config.device)
+        actions = parts.learner.act(batch, greedy=True)
         return parts.spaces.to_environment(actions[0, 0].cpu().numpy())
 
     seed = reset_seeds(config.seeds[:1], 1, "video")[0]

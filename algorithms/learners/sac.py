@@ -127,7 +127,7 @@ class SAC(Learner):
             max(1, min(memory.size, prefilled + rows_per_step * steps)),
             self.context.seeds,
             self.context.device,
-            absorbing=self.context.absorbing,
+            absorbing_state=self.context.absorbing_state,
             batch_size=self.training_config.batch_size,
             start=self.training_config.start,
             interval=self.training_config.interval,

@@ -9,13 +9,13 @@ import gymnasium
 import numpy as np
 import torch
 from gymnasium.spaces import Box
-from torch import nn
+from torch import Tensor, nn
 
 from algorithms import IMITATION_MODULES, LEARNERS
 from algorithms.base import Context, ImitationConfig, TrainingConfig
 from algorithms.behavioural_cloning import BCPretrainingConfig
 from conf.fields import Section
-from environments.construction import EnvironmentConfig
+from environments.construction import EnvironmentConfig, Spaces
 from environments.d4rl import write_d4rl
 from environments.trajectories import Trajectory
 from memory.batch import Batch
@@ -73,11 +73,21 @@ def make_batch(
     return dataclasses.replace(batch, **{name: torch.as_tensor(value) for name, value in fields.items()})
 
 
+def absorbing_state(size: int) -> Tensor:
+    """All zeros but for the bit, the last of `size` features."""
+    return nn.functional.one_hot(torch.tensor(size - 1), size).float()
+
+
+def make_spaces(observation: int = 3, action: int = 2, absorbing: bool = False, **fields: Any) -> Spaces:
+    bounds = {"action_low": -np.ones(action, np.float32), "action_high": np.ones(action, np.float32)}
+    return Spaces(observation, action, absorbing=absorbing, **({"horizon": 100} | bounds | fields))
+
+
 def make_context(seeds: tuple[int, ...] = (0,), observation: int = 3, action: int = 2, **fields: Any) -> Context:
     defaults: dict[str, Any] = {
         "horizon": 100,
         "discount": 0.9,
-        "absorbing": False,
+        "absorbing_state": absorbing_state(observation) if fields.pop("absorbing", False) else None,
         "device": torch.device("cpu"),
         "dtype": torch.float32,
     }

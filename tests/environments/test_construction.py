@@ -92,6 +92,17 @@ def test_discrete_actions_are_one_hot_for_learners() -> None:
     assert not spaces_of("tests/fine-v0").discrete
 
 
+def test_observations_are_normalised_by_hand() -> None:
+    spaces = Spaces(2, 1, np.zeros(1), np.ones(1), None, absorbing=True)
+    assert spaces.observe(np.array([[3.0, -7.0]])).tolist() == [[3, -7, 0]]
+    assert spaces.absorbing_state.tolist() == [0, 0, 1]
+    spaces = spaces.normalised(np.array([1.0, 0.0]), np.array([2.0, 1.0]))
+    assert spaces.observe(np.array([[3.0, -7.0]])).tolist() == [[1, -5, 0]]  # -7 is cut to -5
+    assert spaces.absorbing_state.tolist() == [-0.5, 0, 1]
+    again = Spaces.from_dict(spaces.to_dict())
+    assert again.absorbing_state.tolist() == [-0.5, 0, 1] and again.to_dict() == spaces.to_dict()
+
+
 @pytest.mark.parametrize("episode", [0, 1, 2])
 @pytest.mark.parametrize("steps", [0, 5])
 def test_a_fresh_copy_goes_back_to_a_saved_point(episode: int, steps: int) -> None:

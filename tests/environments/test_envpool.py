@@ -155,7 +155,7 @@ def test_new_episodes_with_new_seeds_after_a_resumption() -> None:
 def test_in_a_vector_environment_with_absorbing_bit() -> None:
     pytest.importorskip("envpool")
     config = EnvironmentConfig(id=HOPPER, num_envs=2, backend="envpool")
-    envs = VectorEnvironment(config, spaces_of(HOPPER), (0, 1, 2), True)
+    envs = VectorEnvironment(config, spaces_of(HOPPER, absorbing=True), (0, 1, 2))
     assert envs.observations.shape == (3, 2, 12)
     ended = 0.0
     for step in range(60):

@@ -92,7 +92,7 @@ def test_mountain_car_stays_at_the_goal() -> None:
 
 def test_an_early_end_where_none_may_be_is_an_error() -> None:
     config = EnvironmentConfig(id="CartPole-v1", fixed_horizon=True)
-    envs = VectorEnvironment(config, spaces_of("CartPole-v1"), (0,), False)
+    envs = VectorEnvironment(config, spaces_of("CartPole-v1"), (0,))
     right = torch.tensor([[[0.0, 1.0]]])
     with pytest.raises(UserError, match=r"env\.fixed_horizon=true is wrong here"):
         for _ in range(50):

@@ -19,7 +19,7 @@ def make(
     environment_id: str, seeds: tuple[int, ...] = (0,), envs: int = 1, absorbing: bool = False
 ) -> VectorEnvironment:
     config = EnvironmentConfig(id=environment_id, num_envs=envs)
-    return VectorEnvironment(config, spaces_of(environment_id), seeds, absorbing)
+    return VectorEnvironment(config, spaces_of(environment_id, absorbing), seeds)
 
 
 def actions(envs: VectorEnvironment, step: int) -> Tensor:

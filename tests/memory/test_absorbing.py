@@ -2,8 +2,10 @@
 
 import torch
 
-from memory.absorbing import absorbing_like, append_bit, lead_into_absorbing, self_loops
+from memory.absorbing import append_bit, lead_into_absorbing, self_loops
 from memory.batch import FIELDS, Batch
+
+STATE = torch.tensor([0.5, 0.0, 1.0])
 
 
 def batch() -> Batch:
@@ -24,15 +26,14 @@ def batch() -> Batch:
     )
 
 
-def test_bit_and_absorbing_state() -> None:
+def test_bit() -> None:
     assert append_bit(torch.tensor([[3.0, -1.0]])).tolist() == [[3, -1, 0]]
-    assert absorbing_like(torch.tensor([[3.0, -1.0, 0.0]])).tolist() == [[0, 0, 1]]
 
 
 def test_only_true_ends_lead_into_the_absorbing_state() -> None:
     before = batch()
-    after = lead_into_absorbing(before)
-    assert after.next_observations.tolist() == [[[11, 12, 0], [0, 0, 1], [15, 16, 0]]]
+    after = lead_into_absorbing(before, STATE)
+    assert after.next_observations.tolist() == [[[11, 12, 0], [0.5, 0, 1], [15, 16, 0]]]
     assert after.terminated.tolist() == [[0, 0, 0]]
     assert after.truncated.tolist() == [[0, 0, 1]]
     assert after.next_absorbing.tolist() == [[0, 1, 0]]
@@ -43,15 +44,15 @@ def test_only_true_ends_lead_into_the_absorbing_state() -> None:
 
 
 def test_leading_in_twice_changes_nothing_more() -> None:
-    once = lead_into_absorbing(batch())
-    twice = lead_into_absorbing(once)
+    once = lead_into_absorbing(batch(), STATE)
+    twice = lead_into_absorbing(once, STATE)
     for name in FIELDS:
         assert torch.equal(getattr(once, name), getattr(twice, name)), name
 
 
 def test_self_loop() -> None:
-    loop = self_loops(batch())
-    assert loop.observations.tolist() == loop.next_observations.tolist() == [[[0, 0, 1]] * 3]
+    loop = self_loops(batch(), STATE)
+    assert loop.observations.tolist() == loop.next_observations.tolist() == [[[0.5, 0, 1]] * 3]
     assert loop.actions.tolist() == [[[0]] * 3]
     for name in ("rewards", "terminated", "truncated"):
         assert getattr(loop, name).tolist() == [[0, 0, 0]], name

@@ -1,5 +1,6 @@
 """Demonstrations: rows, weights, subsampling and sampling, with numbers worked out by hand."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,9 @@ from conf.errors import UserError
 from environments.trajectories import Trajectory
 from memory.batch import FIELDS
 from memory.demonstrations import Demonstrations, first_row, subsampled
+from tests.algorithms.support import make_spaces
+
+LOW, HIGH = np.array([-2.0], np.float32), np.array([6.0], np.float32)
 
 
 def episode(length: int, terminated: bool, offset: float = 0.0, actions: bool = True) -> Trajectory:
@@ -24,12 +28,9 @@ def build(*trajectories: Trajectory, **options: Any) -> Demonstrations:
     defaults: dict[str, Any] = {
         "limit": 0,
         "subsample": 1,
-        "absorbing": False,
         "seeds": [0],
         "device": "cpu",
-        "observation_size": 2,
-        "action_low": np.array([-2.0]),
-        "action_high": np.array([6.0]),
+        "spaces": make_spaces(2, 1, options.pop("absorbing", False), action_low=LOW, action_high=HIGH),
     }
     return Demonstrations(trajectories, **(defaults | options))
 
@@ -75,7 +76,9 @@ def test_actions_are_rescaled_and_clipped() -> None:
     observations = np.zeros((4, 2), np.float32)
     actions = np.array([[-2.0, 1.0], [2.0, 0.5], [6.0, 0.0], [7.0, 1.00001]], np.float32)
     trajectory = Trajectory(observations, actions, None, observations, True)
-    demonstrations = build(trajectory, action_low=np.array([-2.0, -1.0]), action_high=np.array([6.0, 1.0]))
+    demonstrations = build(
+        trajectory, spaces=make_spaces(2, 2, action_low=np.array([-2.0, -1.0]), action_high=np.array([6.0, 1.0]))
+    )
     assert demonstrations.rows().actions[0].tolist() == [[-1, 1], [0, 0.5], [1, 0], [1, 1]]
     assert demonstrations.clipped_share == pytest.approx(1 / 8)  # 7.0 only: 1.00001 is within the tolerance
 
@@ -235,6 +238,29 @@ def test_what_does_not_fit_is_named() -> None:
     with pytest.raises(UserError, match="hold 0 trajectories"):
         build()
     with pytest.raises(UserError, match="observations of the demonstrations have 2 numbers; the environment expects 4"):
-        build(episode(2, True), observation_size=4)
+        build(episode(2, True), spaces=make_spaces(4, 1))
     with pytest.raises(UserError, match="actions of the demonstrations have 1 numbers; the environment expects 3"):
-        build(episode(2, True), action_low=-np.ones(3), action_high=np.ones(3))
+        build(episode(2, True), spaces=make_spaces(2, 3))
+
+
+def test_statistics_are_weighted_and_leave_the_absorbing_state_out() -> None:
+    """Rows 0 and 1, then the absorbing state: mean 0.5, deviation 0.5; the second feature never changes."""
+    trajectory = episode(2, True)
+    observations = np.stack([trajectory.observations[:, 0], np.full(2, 3, np.float32)], 1)
+    trajectory = dataclasses.replace(trajectory, observations=observations)
+    mean, std = build(trajectory, absorbing=True).observation_statistics()
+    assert mean.tolist() == [0.5, 3.0]
+    assert std.tolist() == [0.5, 1.0]
+    # Every second row, from the first on, and the forced last step and self-loop at half the weight.
+    mean, _ = build(episode(4, True), absorbing=True, subsample=2).observation_statistics()
+    start = first_row(0, 2, 5, 2)
+    kept = {0: [(0, 1.0), (2, 1.0), (3, 0.5)], 1: [(1, 1.0), (3, 0.5)]}[start]
+    assert mean[0] == pytest.approx(sum(x * w for x, w in kept) / sum(w for _, w in kept))
+
+
+def test_normalised_rows() -> None:
+    spaces = make_spaces(2, 1, True, action_low=LOW, action_high=HIGH)
+    spaces = spaces.normalised(np.array([1.0, 0.0]), np.array([0.5, 0.1]))
+    rows = build(episode(2, True), spaces=spaces).rows()
+    assert rows.observations[0].tolist() == [[-2, 0, 0], [0, -5, 0], [-2, 0, 1]]  # -10 is cut to -5
+    assert rows.next_observations[0].tolist() == [[0, -5, 0], [-2, 0, 1], [-2, 0, 1]]

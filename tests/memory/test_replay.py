@@ -8,7 +8,7 @@ import torch
 
 from memory.batch import FIELDS, Batch, Layout
 from memory.replay import ReplayMemory
-from tests.algorithms.support import make_batch
+from tests.algorithms.support import absorbing_state, make_batch
 
 LAYOUT = Layout(3, 1)
 
@@ -101,7 +101,7 @@ def test_samples_do_not_share_storage_with_the_ring() -> None:
 
 
 def test_a_true_termination_leads_into_the_absorbing_state() -> None:
-    ring = memory(5, absorbing=True)
+    ring = memory(5, absorbing_state=absorbing_state(3))
     ring.add(step(1, terminated=[[1.0]], collected_at=[[9.0]]))
     rows = LAYOUT.unpack(ring.rows)
     assert ring.size == [2]
@@ -115,7 +115,7 @@ def test_a_true_termination_leads_into_the_absorbing_state() -> None:
 
 
 def test_a_time_limit_does_not() -> None:
-    ring = memory(5, absorbing=True)
+    ring = memory(5, absorbing_state=absorbing_state(3))
     before = step(1, truncated=[[1.0]])
     ring.add(before)
     assert ring.size == [1]
@@ -124,7 +124,7 @@ def test_a_time_limit_does_not() -> None:
 
 
 def test_both_at_once_is_a_termination() -> None:
-    ring = memory(5, absorbing=True)
+    ring = memory(5, absorbing_state=absorbing_state(3))
     ring.add(step(1, terminated=[[1.0]], truncated=[[1.0]]))
     assert ring.size == [2] and LAYOUT.unpack(ring.rows).next_absorbing[0, :2].tolist() == [1, 1]
 
@@ -136,7 +136,7 @@ def test_without_absorbing_states_a_termination_stays_one() -> None:
 
 
 def test_runs_and_environments_end_at_different_times() -> None:
-    ring = memory(10, runs=2, absorbing=True)
+    ring = memory(10, runs=2, absorbing_state=absorbing_state(3))
     ring.add(step(1, runs=2, envs=3, terminated=[[0.0, 1.0, 1.0], [0.0, 0.0, 0.0]]))
     ring.add(step(5, runs=2, envs=3, terminated=[[0.0, 0.0, 0.0], [0.0, 0.0, 1.0]]))
     assert ring.size == [8, 7]
@@ -146,7 +146,7 @@ def test_runs_and_environments_end_at_different_times() -> None:
 
 
 def test_an_absorbing_row_that_runs_over_the_end() -> None:
-    ring = memory(2, absorbing=True)
+    ring = memory(2, absorbing_state=absorbing_state(3))
     ring.add(step(1))
     ring.add(step(2, terminated=[[1.0]]))
     assert stored(ring) == [0, 2]
@@ -208,7 +208,7 @@ def assert_continues_alike(first: ReplayMemory, second: ReplayMemory) -> None:
 
 @pytest.mark.parametrize("steps", [1, 4, 8, 11])
 def test_saved_state_continues_exactly(steps: int) -> None:
-    first, second = (memory(8, runs=2, absorbing=True, start=3, interval=2) for _ in range(2))
+    first, second = (memory(8, runs=2, absorbing_state=absorbing_state(3), start=3, interval=2) for _ in range(2))
     for number in range(steps):
         first.add(step(number, runs=2, terminated=[[float(number % 2)], [0.0]]))
         list(first.batches())
@@ -228,7 +228,7 @@ def test_saved_state_does_not_change_afterwards() -> None:
 
 @pytest.mark.parametrize("steps", [2, 4, 5, 6, 11])
 def test_saved_state_fits_into_a_larger_memory(steps: int) -> None:
-    small, large = memory(4, runs=2, absorbing=True), memory(9, runs=2, absorbing=True)
+    small, large = (memory(size, runs=2, absorbing_state=absorbing_state(3)) for size in (4, 9))
     for number in range(1, steps + 1):  # run 0 has more rows than run 1
         small.add(step(number, runs=2, terminated=[[float(number == 2)], [0.0]]))
     kept = [sorted(stored(small, run)) for run in range(2)]

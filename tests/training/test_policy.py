@@ -3,14 +3,18 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from conf.errors import UserError
+from environments.d4rl import read_d4rl
 from memory.absorbing import append_bit
 from tests.training.helpers import SMALL, configured, hopper_demonstrations, make_loop
 from training import checkpoint
+from training.build import build
 from training.loop import Loop
+from training.phases import Interaction
 from training.policy import load_policy
 
 NORMALISED = ("training.start=0", "training.batch_size=64", "reinforcement.normalise_observations=true")
@@ -37,9 +41,41 @@ def test_a_saved_policy_acts_as_before(loop: Loop) -> None:
     assert torch.equal(policy.greedy(observations), expected)
     assert not torch.equal(expected[0], expected[1])
     assert (policy.environment_id, policy.algorithm, policy.seeds) == ("Hopper-v4", "GAIL", (5, 6))
-    assert policy.absorbing
+    assert policy.spaces.absorbing
     assert policy.spaces.horizon == 1000
     assert policy.spaces.action_low.tolist() == [-1.0] * 3
+
+
+def test_everything_sees_the_same_normalised_observations(tmp_path: Path) -> None:
+    """Training, evaluation, demonstrations, diagnosis, and the policy that was saved."""
+    demonstrations = hopper_demonstrations(tmp_path / "demonstrations.hdf5")
+    options = ("env.normalise_observations=true", f"env.demonstrations={demonstrations}")
+    loop = make_loop(configured(*SMALL, "algorithm=GAIL", *options), tmp_path / "runs")
+    parts = loop.parts
+    assert parts.demonstrations is not None
+    observations = np.stack([t.observations[0] for t in read_d4rl(demonstrations)])
+    mean = np.concatenate([t.observations for t in read_d4rl(demonstrations)]).mean(0)
+    expected = torch.from_numpy((observations - mean) / parts.spaces.observation_std).clamp(-5, 5)
+    expected = append_bit(expected.float())
+    assert torch.allclose(parts.demonstrations.rows().observations[0, 0], expected[0], atol=1e-4)
+
+    seen: list[torch.Tensor] = []
+    loop.evaluator.play(lambda batch: seen.append(batch) or parts.learner.act(batch), "test")  # type: ignore[func-returns-value]
+    first = np.stack([env.reset(seed=1)[0] for env in loop.evaluator.envs])
+    assert torch.equal(loop.evaluator.spaces.observe(first), parts.spaces.observe(first))
+    assert seen[0].shape == (1, 2, 12) and seen[0].abs().max() <= 5
+    interaction = parts.phases[-1]
+    assert isinstance(interaction, Interaction)
+    raw = interaction.envs.backend.observations
+    assert torch.equal(interaction.envs.observations[0], parts.spaces.observe(raw))
+    saved = load_policy(save(loop))
+    acted = parts.learner.act(interaction.envs.observations, greedy=True)
+    assert torch.equal(saved.greedy(torch.from_numpy(raw)[None]), acted)
+
+
+def test_without_demonstrations_there_are_no_statistics() -> None:
+    with pytest.raises(UserError, match=r"env\.normalise_observations=true .* algorithm=SAC uses none"):
+        build(configured(*SMALL, "algorithm=SAC", "env.normalise_observations=true"))
 
 
 @pytest.mark.parametrize(("environment", "observation", "actor"), [("hopper", 11, "Gaussian"), ("cartpole", 4, "Cat")])
@@ -89,7 +125,7 @@ def test_a_truncated_file_is_refused(loop: Loop) -> None:
         {"network": None},
         {"seeds": [1]},
         {"seeds": 1},
-        {"action_low": ["a"]},
+        {"spaces": {"action_low": ["a"]}},
         {"state": {}},
         {"state": []},
         {"actor": "Nothing"},
@@ -106,7 +142,7 @@ def test_a_file_that_does_not_fit_is_refused(loop: Loop, change: dict[str, Any])
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("name", ["environment_id", "algorithm", "absorbing", "state", "horizon", "actor"])
+@pytest.mark.parametrize("name", ["environment_id", "algorithm", "spaces", "state", "actor"])
 def test_a_file_without_a_field_is_refused(loop: Loop, name: str) -> None:
     path = save(loop)
     content = checkpoint.load(path)

@@ -30,6 +30,10 @@ RUNS = {
     "SAC bf16, two environments": ["algorithm=SAC", "precision=bf16", "env.num_envs=2"],
     "BC": ["algorithm=BC", "bc_pretraining.iterations=300"],
     "GAIL": ["algorithm=GAIL", "bc_pretraining.iterations=60", "imitation.model.dropout=0.5", "runs=2"],
+    "AdRIL, normalised": ["algorithm=AdRIL", "runs=2", "env.normalise_observations=true"],
+    "PWIL": ["algorithm=PWIL", "env.num_envs=2", "imitation.mix_expert_data=prefill_memory"],
+    "RED": ["algorithm=RED", "imitation.pretraining.iterations=60"],
+    "DRIL": ["algorithm=DRIL", "imitation.pretraining.iterations=60", "imitation.uncertainty=dropout"],
     "AIRL, Mixup, auxiliary loss, prefilled": [
         "algorithm=AIRL",
         "imitation.loss_function=Mixup",
@@ -47,7 +51,7 @@ RUNS = {
     "PPO, discrete": ["algorithm=PPO", *ROLLOUTS, "env=cartpole"],
 }
 
-STOPS = {"BC": 170, "SAC bf16, two environments": 115} | {  # calls; 230 elsewhere
+STOPS = {"BC": 170, "SAC bf16, two environments": 115, "PWIL": 115} | {  # calls; 230 elsewhere
     name: 58 for name in RUNS if name.startswith("PPO")
 }
 

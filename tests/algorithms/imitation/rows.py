@@ -5,6 +5,7 @@ import numpy as np
 from environments.trajectories import Trajectory
 from memory.batch import Batch
 from memory.demonstrations import Demonstrations
+from tests.algorithms.support import make_spaces
 
 
 def demonstrations_of(batch: Batch, trajectories: int = 1, seeds: tuple[int, ...] = (0,)) -> Demonstrations:
@@ -16,12 +17,9 @@ def demonstrations_of(batch: Batch, trajectories: int = 1, seeds: tuple[int, ...
         [blank] * trajectories,
         limit=0,
         subsample=1,
-        absorbing=False,
         seeds=seeds,
         device="cpu",
-        observation_size=observation,
-        action_low=-np.ones(action, np.float32),
-        action_high=np.ones(action, np.float32),
+        spaces=make_spaces(observation, action),
     )
     demonstrations._rows = demonstrations.layout.pack(batch)[0]
     return demonstrations

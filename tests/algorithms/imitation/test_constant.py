@@ -8,7 +8,7 @@ from memory.batch import Batch, Layout
 from memory.replay import ReplayMemory
 from models.actors import SquashedGaussianActor
 from models.streams import Streams
-from tests.algorithms.support import make_batch, make_config, make_context, small_network
+from tests.algorithms.support import absorbing_state, make_batch, make_config, make_context, small_network
 from tests.training.helpers import configured
 from training.build import build
 
@@ -28,7 +28,7 @@ def test_every_row_gets_the_reward(reward: float) -> None:
 
 def values(absorbing: bool, reward: float) -> list[float]:
     """The values of the states of an episode of three steps that truly ends, from the rows in the memory."""
-    memory = ReplayMemory(Layout(3, 2), 10, [0], absorbing=absorbing)
+    memory = ReplayMemory(Layout(3, 2), 10, [0], absorbing_state=absorbing_state(3) if absorbing else None)
     for number in range(3):
         states = [torch.tensor([[[float(n), 1.0, 0.0]]]) for n in (number, number + 1)]
         end = [[float(number == 2)]]

@@ -19,7 +19,7 @@ from memory.batch import Batch
 from memory.demonstrations import Demonstrations
 from models.actors import SquashedGaussianActor
 from models.streams import Streams
-from tests.algorithms.support import make_batch, make_context, small_network
+from tests.algorithms.support import make_batch, make_context, make_spaces, small_network
 
 FOUR = torch.tensor([[-1.4], [-0.2], [0.2], [1.4]])  # mean 0, standard deviation 1
 HORIZON = 10
@@ -46,12 +46,9 @@ def demonstrated(*trajectories: Trajectory, subsample: int = 1, absorbing: bool 
         trajectories or (episode(), episode(8, False, 1)),
         limit=0,
         subsample=subsample,
-        absorbing=absorbing,
         seeds=[0],
         device="cpu",
-        observation_size=3,
-        action_low=-np.ones(2),
-        action_high=np.ones(2),
+        spaces=make_spaces(absorbing=absorbing),
     )
 
 

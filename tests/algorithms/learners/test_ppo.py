@@ -10,6 +10,7 @@ from torch import Tensor
 
 from algorithms.base import ImitationConfig, MemoryConfig, TrainingConfig
 from algorithms.learners.ppo import (
+    METRICS,
     PPO,
     PPOConfig,
     TowerConfig,
@@ -101,7 +102,10 @@ def test_surrogate_by_hand() -> None:
     # eps = 0.2. r = 1.5, A = 1: min(1.5, 1.2) = 1.2; r = 1.5, A = -1: min(-1.5, -1.2) = -1.5;
     # r = 0.5, A = 1: 0.5; r = 0.5, A = -1: min(-0.5, -0.8) = -0.8. Mean -0.15.
     ratios, advantages = torch.tensor([[1.5, 1.5, 0.5, 0.5]]), torch.tensor([[1.0, -1.0, 1.0, -1.0]])
-    assert surrogate_loss(ratios.log(), advantages, 0.2).item() == pytest.approx(0.15)
+    # By log pi, -r A / 4 where the free term counts: 0, 0.375, -0.125, 0.
+    loss, gradient = surrogate_loss(ratios.log(), advantages, 0.2)
+    assert loss.item() == pytest.approx(0.15)
+    assert gradient[0].tolist() == pytest.approx([0, 0.375, -0.125, 0])
 
 
 def test_divergence_by_hand() -> None:
@@ -116,20 +120,49 @@ def test_advantages_are_standardised_in_each_run() -> None:
     assert standardised(torch.tensor([[5.0]])).tolist() == [[5.0]]
 
 
-def test_the_loss_by_hand() -> None:
-    """L = actor + 0.5 * critic - 0.1 * entropy, for one row with ratio 1 and a critic that says 0."""
-    ppo = make_ppo(value_coefficient=0.5, entropy_coefficient=0.1, normalise_advantages=False)
+def test_the_losses_by_hand() -> None:
+    """For one row with ratio 1 and a critic that says 0."""
+    ppo = make_ppo(normalise_advantages=False)
     with torch.no_grad():
         for network in (ppo.policy.network, ppo.critic.network):
             network.final.weight.zero_()
     # Features 3, actions (1, -1); log N = -0.5 * 2 - log(2 pi) = -2.837877; advantage 2, return 3.
     row = torch.tensor([[[0.3, 0.2, 0.1, 1.0, -1.0, -1 - math.log(2 * math.pi), 2.0, 3.0]]])
-    loss, metrics = ppo._loss(row, 0.2)
+    gradients, values = ppo._gradients(row, 0.2)
+    metrics = dict(zip(METRICS, values[:, 0].tolist(), strict=True))
     # Actor -2; critic (0 - 3)^2 = 9; entropy of two standard Gaussians 1 + log(2 pi) = 2.837877.
-    assert metrics["actor/loss"].item() == pytest.approx(-2)
-    assert metrics["critic/loss"].item() == pytest.approx(9)
-    assert metrics["actor/entropy"].item() == pytest.approx(2.837877)
-    assert loss.item() == pytest.approx(-2 + 4.5 - 0.2837877)
+    assert metrics["actor/loss"] == pytest.approx(-2)
+    assert metrics["critic/loss"] == pytest.approx(9)
+    assert metrics["actor/entropy"] == pytest.approx(2.837877)
+    # By the last bias of the mean: -A z = (-2, 2); of the value: 0.5 * 2 * (0 - 3) = -3.
+    assert gradients[-1].item() == pytest.approx(-3)
+    assert gradients[4].flatten().tolist() == pytest.approx([-2, 2])
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+@pytest.mark.parametrize("discrete", [False, True])
+def test_gradients_are_those_of_the_loss(activation: str, discrete: bool) -> None:
+    """Written out, against automatic differentiation of L = actor + c_v critic - c_e entropy."""
+    networks = {name: tower(activation=activation, depth=2) for name in ("actor", "critic")}
+    options: dict[str, Any] = {"value_coefficient": 0.7, "entropy_coefficient": 0.3, "clip_range": 0.05, **networks}
+    ppo = make_ppo((0, 1), context={"discrete": discrete}, **options)
+    batch = rollout(ppo)
+    rows, _ = ppo._prepare(batch)
+    with torch.no_grad():  # another policy than the one that acted: some ratios are clipped
+        for parameter in ppo.parameters():
+            parameter.add_(0.03 * torch.randn_like(parameter))
+    gradients, found = ppo._gradients(rows, 0.05)
+    assert 0 < found[METRICS.index("actor/clipped_share"), 0] < 1
+    features, actions, scalars = rows.split((3, 2, 3), -1)
+    log_probs, entropies = ppo.policy.evaluate(ppo.policy.network(features), actions)
+    ratios, advantages = (log_probs - scalars[..., 0]).exp(), standardised(scalars[..., 1])
+    actor = -torch.minimum(ratios * advantages, ratios.clamp(0.95, 1.05) * advantages).mean(-1)
+    critic = (ppo.critic(features) - scalars[..., 2]).square().mean(-1)
+    loss = actor + 0.7 * critic - 0.3 * entropies.mean(-1)
+    expected = torch.autograd.grad(loss.sum(), list(ppo.parameters()))
+    for mine, its in zip(gradients, expected, strict=True):
+        assert mine.shape == its.shape
+        assert torch.allclose(mine, its, atol=1e-5)
 
 
 @pytest.mark.parametrize("normalise", [False, True])
@@ -168,13 +201,13 @@ def test_schedules_go_by_the_beginning_of_a_rollout() -> None:
 
 def test_the_clip_range_may_shrink(monkeypatch: pytest.MonkeyPatch) -> None:
     ppo = make_ppo(clip_range=0.4, clip_range_schedule="linear", epochs=1)
-    seen, loss = [], ppo._loss
+    seen, gradients = [], ppo._gradients
 
     def noted(rows: Tensor, clip_range: float) -> Any:
         seen.append(clip_range)
-        return loss(rows, clip_range)
+        return gradients(rows, clip_range)
 
-    monkeypatch.setattr(ppo, "_loss", noted)
+    monkeypatch.setattr(ppo, "_gradients", noted)
     for progress in (0.25, 0.5, 1.0):
         ppo.update(rollout(ppo), None, progress)
     assert seen == pytest.approx([0.4] * 3 + [0.3] * 3 + [0.2] * 3)
@@ -248,7 +281,8 @@ def test_discrete_actions() -> None:
     [
         ({"interval": 2047}, {}, r"training\.interval=2047 is not a multiple of env\.num_envs=8"),
         ({"start": 1000}, {}, r"training\.start=1000 is not allowed with learner=ppo"),
-        ({}, {"critic": tower(dropout=0.1)}, r"reinforcement\.critic has dropout"),
+        ({}, {"critic": tower(dropout=0.1)}, r"reinforcement\.critic\.dropout is not for learner=ppo"),
+        ({}, {"actor": tower(layer_norm=True)}, r"reinforcement\.actor\.layer_norm is not for learner=ppo"),
     ],
 )
 def test_what_does_not_fit_is_refused(training: dict[str, Any], options: dict[str, Any], message: str) -> None:

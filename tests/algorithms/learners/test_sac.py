@@ -274,7 +274,8 @@ def test_memory_fits_the_run(absorbing: bool, rows: int) -> None:
     sac = make_sac(training={"start": 3, "interval": 2}, context={"absorbing": absorbing})
     memory = sac.make_memory(MemoryConfig(size=10_000), steps=100, prefilled=7)
     assert memory.capacity == rows + 7
-    assert (memory.absorbing, memory.start, memory.interval, memory.batch_size) == (absorbing, 3, 2, 6)
+    assert (memory.absorbing_state is not None) == absorbing
+    assert (memory.start, memory.interval, memory.batch_size) == (3, 2, 6)
     assert sac.make_memory(MemoryConfig(size=50), steps=100, prefilled=7).capacity == 50
 
 
