@@ -2,9 +2,11 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 from omegaconf import OmegaConf
@@ -65,23 +67,39 @@ def chosen_environment(content: DemonstrationSet, wanted: str | None, source: st
     """The environment that was asked for, or else the one that the file names; None where neither is known.
 
     Raises:
-        UserError: the file names another than the one that was asked for, or there is none like that.
+        UserError: the file names another than the one that was asked for, and not only another version of it; or there
+            is none like that.
     """
-    named = content.environment_id
+    found = named_environment(content)
     if wanted is None:
-        if named is None:
-            return None
         try:
-            return environment_facts(named)
+            return environment_facts(found) if found else None
         except UserError:
             return None  # of another simulator or suite: nothing to compare with
     facts = environment_facts(wanted)
-    if named is not None and named != facts.id:
+    if found in gymnasium.registry and _without_version(str(found)) != _without_version(facts.id):
         raise UserError(
-            f"{source} says that it was recorded in {named}, not in {facts.id}; where only the layout of observations "
+            f"{source} says that it was recorded in {found}, not in {facts.id}; where only the layout of observations "
             f"differs, `convert --to {facts.id}` changes it"
         )
     return facts
+
+
+def named_environment(content: DemonstrationSet) -> str | None:
+    """The Gymnasium id of the environment that the file names, if any."""
+    return environment_id(content.environment_id) if content.environment_id else None
+
+
+def _without_version(identity: str) -> str:
+    return re.sub(r"-v\d+$", "", identity)
+
+
+def other_name(content: DemonstrationSet, facts: EnvironmentFacts) -> list[str]:
+    """A note where the file calls its environment something else."""
+    found = named_environment(content)
+    if found in (None, facts.id):
+        return []
+    return [f"the file names {found}, and they are taken for {facts.id}: `verify` says whether that fits"]
 
 
 def check_fit(content: DemonstrationSet, facts: EnvironmentFacts, source: str) -> None:
@@ -154,6 +172,7 @@ def prepared(
         note = "no environment is known, so nothing was compared with one: give --env"
         return dataclasses.replace(content, notes=(*content.notes, note))
     check_fit(content, facts, source)
+    content = dataclasses.replace(content, notes=(*content.notes, *other_name(content, facts)))
     content = _with_integers(content, facts)
     content = _within(content, facts, source, actions)
     others = {key: value for key, value in content.attributes.items() if key not in ENVIRONMENT_KEYS}

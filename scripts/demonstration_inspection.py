@@ -13,7 +13,7 @@ from environments.formats.alignment import DESCRIPTIONS, alignment
 from environments.formats.base import DemonstrationSet
 from environments.reference_scores import reference_scores
 from environments.trajectories import Trajectory, lengths_of
-from scripts.demonstration_checks import EnvironmentFacts, chosen_environment, outside
+from scripts.demonstration_checks import EnvironmentFacts, chosen_environment, other_name, outside
 from scripts.demonstration_report import Report, Statistics, draw
 
 AT_LIMIT = 1e-6
@@ -97,7 +97,7 @@ def inspected(
     )
     report.problems = [*_misaligned(report), *(_unfit(report, content, facts) if facts else ())]
     report.warnings = [
-        *(_beside(report, facts) if facts else _unknown(report)),
+        *([*other_name(content, facts), *_beside(report, facts)] if facts else _unknown(report)),
         *_repetitions(report),
         *_weak(report, returns),
         *(["no actions: for training with imitation.state_only=true alone"] if not _has_actions(content) else []),

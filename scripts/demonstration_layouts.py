@@ -15,6 +15,7 @@ import dataclasses
 import re
 from collections.abc import Callable
 
+import gymnasium
 import numpy as np
 from jaxtyping import Float32
 
@@ -91,7 +92,7 @@ def converted(content: DemonstrationSet, target: str, source: str) -> Demonstrat
     """
     facts = environment_facts(target)
     name = robot_of(facts.id)
-    if content.environment_id is not None and robot_of(content.environment_id) != name:
+    if content.environment_id in gymnasium.registry and robot_of(str(content.environment_id)) != name:
         raise UserError(f"{source} was recorded in {content.environment_id}, which is not a {name}")
     robot, size = ROBOTS[name], content.trajectories[0].observations.shape[1]
     positions, forces = robot.parts(size, name)

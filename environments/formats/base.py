@@ -248,7 +248,8 @@ def first_bytes(path: Path, expected: str) -> bytes:
     if not start:
         raise refuse(path, " are empty (0 bytes)", expected)
     if start[:1] == b"\x80":
-        raise refuse(path, " are a pickle, which can run programs when it is read and never is here", expected)
+        what = " are a pickle, which can run programs when it is read and never is here"
+        raise refuse(path, what, f"{expected}: save plain arrays with numpy.savez in the program that made it")
     return start
 
 

@@ -100,6 +100,26 @@ def test_what_does_not_fit_the_environment(tmp_path: Path, capsys: pytest.Captur
         assert files(tmp_path) == ["a.hdf5"]
 
 
+@pytest.mark.parametrize("name", ["Hopper-v2", "Hopper-v5", "hopper-expert-v2"])
+def test_other_versions_and_unheard_names_are_taken_with_a_note(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    source = saved(tmp_path / "a.hdf5", hopper(), env_id=name)
+    assert run("import", source, tmp_path / "b.hdf5", "--env", "hopper") == 0
+    assert f"the file names {name}, and they are taken for Hopper-v4: `verify` says" in capsys.readouterr().err
+    assert read(tmp_path / "b.hdf5").environment_id == "Hopper-v4"
+    assert run("verify", source, "--env", "hopper") == 0
+    assert "for another one: does not fit Hopper-v4" in capsys.readouterr().out
+    assert run("inspect", source, "--env", "hopper") == 0
+    assert f"the file names {name}" in capsys.readouterr().out
+
+
+def test_names_of_ours_in_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("import", saved(tmp_path / "a.hdf5", hopper(), env="hopper"), tmp_path / "b.hdf5") == 0
+    assert capsys.readouterr().err == ""
+    assert read(tmp_path / "b.hdf5").environment_id == "Hopper-v4"
+
+
 @pytest.mark.parametrize(("choice", "largest"), [("clip", 1.0), ("keep", 1.5), ("refuse", None)])
 def test_actions_outside_the_space(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], choice: str, largest: float | None
