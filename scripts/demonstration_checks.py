@@ -149,6 +149,19 @@ def outside(trajectories: Sequence[Trajectory], facts: EnvironmentFacts) -> floa
     return beyond / count if count else 0.0
 
 
+def late_ends(trajectories: Sequence[Trajectory], facts: EnvironmentFacts) -> list[str]:
+    """A line where true ends are time limits in all likelihood."""
+    ends = [trajectory.length for trajectory in trajectories if trajectory.terminated]
+    limit = facts.horizon
+    late = sum(length >= limit for length in ends) if limit else 0
+    if not late:
+        return []
+    return [
+        f"{late} of {len(ends)} true ends fall on the time limit of {facts.id}, {limit} steps: probably time limits; "
+        f"`import --time-limit {limit}` marks them as cuts"
+    ]
+
+
 def prepared(
     content: DemonstrationSet,
     source: str,
@@ -172,7 +185,8 @@ def prepared(
         note = "no environment is known, so nothing was compared with one: give --env"
         return dataclasses.replace(content, notes=(*content.notes, note))
     check_fit(content, facts, source)
-    content = dataclasses.replace(content, notes=(*content.notes, *other_name(content, facts)))
+    notes = (*other_name(content, facts), *late_ends(content.trajectories, facts))
+    content = dataclasses.replace(content, notes=(*content.notes, *notes))
     content = _with_integers(content, facts)
     content = _within(content, facts, source, actions)
     others = {key: value for key, value in content.attributes.items() if key not in ENVIRONMENT_KEYS}

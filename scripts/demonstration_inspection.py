@@ -13,7 +13,7 @@ from environments.formats.alignment import DESCRIPTIONS, alignment
 from environments.formats.base import DemonstrationSet
 from environments.reference_scores import reference_scores
 from environments.trajectories import Trajectory, lengths_of
-from scripts.demonstration_checks import EnvironmentFacts, chosen_environment, other_name, outside
+from scripts.demonstration_checks import EnvironmentFacts, chosen_environment, late_ends, other_name, outside
 from scripts.demonstration_report import Report, Statistics, draw
 
 AT_LIMIT = 1e-6
@@ -146,13 +146,7 @@ def _unfit(report: Report, content: DemonstrationSet, facts: EnvironmentFacts) -
         yield f"actions are {kind}, {facts.id} has {facts.action_words}: another environment"
     if isinstance(facts.actions, Discrete) and report.actions_outside:
         yield f"{report.actions_outside:.2%} of the actions are none of the {facts.action_words}: another environment"
-    if facts.horizon and report.ends["terminated"]:
-        late = sum(t.terminated and t.length >= facts.horizon for t in content.trajectories)
-        if late:
-            yield (
-                f"{late} of {report.ends['terminated']} true ends fall on the time limit of {facts.id}, "
-                f"{facts.horizon} steps: probably time limits; `import --time-limit {facts.horizon}` marks them as cuts"
-            )
+    yield from late_ends(content.trajectories, facts)
 
 
 def _beside(report: Report, facts: EnvironmentFacts) -> Iterator[str]:

@@ -118,6 +118,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (UserError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except MemoryError:
+        print("error: not enough memory: d4rl and minari are read and written piece by piece", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         goes_on = ": the same command goes on where it stopped" if options.function is record else ""
         print(f"interrupted{goes_on}", file=sys.stderr)

@@ -152,6 +152,11 @@ def test_time_limits_that_were_called_ends(tmp_path: Path, capsys: pytest.Captur
     assert run("import", source, tmp_path / "b.hdf5", "--time-limit", "5") == 0
     assert [t.terminated for t in read(tmp_path / "b.hdf5").trajectories] == [False, True]
     assert "episodes of 5 steps count as cut off" in capsys.readouterr().err
+    source = saved(tmp_path / "c.hdf5", hopper(1000, True))
+    assert run("import", source, tmp_path / "d.hdf5", "--env", "hopper") == 0
+    assert "1 of 1 true ends fall on the time limit of Hopper-v4" in capsys.readouterr().err
+    assert run("import", source, tmp_path / "d.hdf5", "--env", "hopper", "--time-limit", "1000", "--overwrite") == 0
+    assert "1 of 1 true ends" not in capsys.readouterr().err
 
 
 def test_successors_that_are_off_by_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
