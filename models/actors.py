@@ -122,7 +122,7 @@ class OnPolicyActor(Policy):
     def log_prob(
         self, observations: Float[Tensor, "runs batch observation"], actions: Float[Tensor, "runs batch action"]
     ) -> Float[Tensor, "runs batch"]:
-        return self.evaluate(self.features(observations), actions)[0]
+        return self.evaluate(self.network(self.features(observations)), actions)[0]
 
     @abstractmethod
     def sample(
@@ -132,9 +132,20 @@ class OnPolicyActor(Policy):
 
     @abstractmethod
     def evaluate(
-        self, features: Float[Tensor, "runs batch feature"], actions: Float[Tensor, "runs batch action"]
+        self, outputs: Float[Tensor, "runs batch action"], actions: Float[Tensor, "runs batch action"]
     ) -> tuple[Float[Tensor, "runs batch"], Float[Tensor, "runs batch"]]:
-        """Log-probabilities of these actions, and entropies."""
+        """Log-probabilities of these actions, and entropies, from the outputs of the network."""
+
+    @abstractmethod
+    def pull_back(
+        self,
+        outputs: Float[Tensor, "runs batch action"],
+        actions: Float[Tensor, "runs batch action"],
+        gradient: Float[Tensor, "runs batch"],
+        entropy_weight: float,
+    ) -> tuple[Float[Tensor, "runs batch action"], list[Tensor]]:
+        """From the gradient by log-probabilities, and a weight of the mean entropy: that by outputs, and that by the
+        parameters that are not the network's."""
 
 
 class GaussianActor(OnPolicyActor):
@@ -165,12 +176,25 @@ class GaussianActor(OnPolicyActor):
         return mean + self.log_std.exp() * streams.normal(*mean.shape[1:])
 
     def evaluate(
-        self, features: Float[Tensor, "runs batch feature"], actions: Float[Tensor, "runs batch action"]
+        self, outputs: Float[Tensor, "runs batch action"], actions: Float[Tensor, "runs batch action"]
     ) -> tuple[Float[Tensor, "runs batch"], Float[Tensor, "runs batch"]]:
-        standardised = (actions - self.network(features)) * (-self.log_std).exp()
+        standardised = (actions - outputs) * (-self.log_std).exp()
         constant = self.log_std.sum(-1) + 0.5 * math.log(2 * math.pi) * self.action_size  # [runs, 1]
         entropy = constant + 0.5 * self.action_size
         return -0.5 * standardised.square().sum(-1) - constant, entropy.expand(actions.shape[:2])
+
+    def pull_back(
+        self,
+        outputs: Float[Tensor, "runs batch action"],
+        actions: Float[Tensor, "runs batch action"],
+        gradient: Float[Tensor, "runs batch"],
+        entropy_weight: float,
+    ) -> tuple[Float[Tensor, "runs batch action"], list[Tensor]]:
+        """With z = (a - mu) / sigma: z / sigma by the mean, and z^2 - 1 by log sigma, whose entropy grows by 1."""
+        scale, weights = (-self.log_std).exp(), gradient.unsqueeze(-1)
+        standardised = (actions - outputs) * scale
+        by_log_std = (weights * (standardised.square() - 1)).sum(1, keepdim=True) + entropy_weight
+        return weights * standardised * scale, [by_log_std]
 
 
 class CategoricalActor(OnPolicyActor):
@@ -188,10 +212,24 @@ class CategoricalActor(OnPolicyActor):
         return self._one_hot(logits - torch.log(-torch.log(uniform)))
 
     def evaluate(
-        self, features: Float[Tensor, "runs batch feature"], actions: Float[Tensor, "runs batch action"]
+        self, outputs: Float[Tensor, "runs batch action"], actions: Float[Tensor, "runs batch action"]
     ) -> tuple[Float[Tensor, "runs batch"], Float[Tensor, "runs batch"]]:
-        log_probs = torch.log_softmax(self.network(features), -1)
+        log_probs = torch.log_softmax(outputs, -1)
         return (log_probs * actions).sum(-1), -(log_probs.exp() * log_probs).sum(-1)
+
+    def pull_back(
+        self,
+        outputs: Float[Tensor, "runs batch action"],
+        actions: Float[Tensor, "runs batch action"],
+        gradient: Float[Tensor, "runs batch"],
+        entropy_weight: float,
+    ) -> tuple[Float[Tensor, "runs batch action"], list[Tensor]]:
+        """One-hot minus p by the logits; the entropy H grows by -p (log p + H)."""
+        log_probs = torch.log_softmax(outputs, -1)
+        probs = log_probs.exp()
+        entropy = -(probs * log_probs).sum(-1, keepdim=True)
+        by_entropy = entropy_weight / actions.shape[1] * probs * (log_probs + entropy)
+        return gradient.unsqueeze(-1) * (actions - probs) - by_entropy, []
 
     def _one_hot(self, scores: Float[Tensor, "runs batch action"]) -> Float[Tensor, "runs batch action"]:
         return F.one_hot(scores.argmax(-1), self.action_size).float()

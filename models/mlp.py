@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -120,6 +121,35 @@ class MLP(nn.Module):
             x = self.activation(self._dropout(x, self.config.dropout))
         outputs: Tensor = self.final(x, self.dtype)
         return outputs.view(*self.members, *outputs.shape[-2:]).float()
+
+    def trace(self, inputs: Float[Tensor, "runs batch in"]) -> tuple[Tensor, list[Tensor]]:
+        """Outputs [runs, batch, out], and what went into each layer, for `pull_back`.
+
+        Where a network is small, recording a graph takes most of the time, so PPO does without. For plain layers alone:
+        one member a run, float32, no dropout, no normalisation.
+        """
+        seen = [inputs]
+        *hidden, final = self._layers
+        for layer in hidden:
+            seen.append(self.activation(torch.baddbmm(layer.bias, seen[-1], layer.weight)))
+        return torch.baddbmm(final.bias, seen[-1], final.weight), seen
+
+    @property
+    def _layers(self) -> list[RunLinear]:
+        return cast(list[RunLinear], [*self.hidden, self.final])
+
+    def pull_back(self, seen: list[Tensor], gradient: Float[Tensor, "runs batch out"]) -> list[Tensor]:
+        """Gradients of the parameters, in their order, from that of the outputs."""
+        found: list[Tensor] = []
+        for index, layer in reversed(list(enumerate(self._layers))):
+            found += [gradient.sum(1, keepdim=True), torch.bmm(seen[index].mT, gradient)]
+            if index:
+                gradient = torch.bmm(gradient, layer.weight.mT)
+                if self.config.activation == "relu":
+                    gradient = torch.ops.aten.threshold_backward(gradient, seen[index], 0.0)
+                else:
+                    gradient = torch.ops.aten.tanh_backward(gradient, seen[index])
+        return found[::-1]
 
     def _dropout(self, x: Float[Tensor, "members batch feature"], probability: float) -> Tensor:
         if not self.training or probability == 0:

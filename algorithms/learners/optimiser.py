@@ -27,27 +27,26 @@ class RunAdam:
         self.first = torch.zeros(runs, sum(self.sizes), device=device)  # moments of all parameters, side by side
         self.second = torch.zeros_like(self.first)
 
-    def step(self, loss: Float[Tensor, " runs"], rate: float, active: Bool[Tensor, " runs"]) -> Float[Tensor, " runs"]:
-        """One step of the active runs. Returns the norms of all runs' gradients before clipping."""
-        found = torch.autograd.grad(loss.sum(), self.parameters)
-        with torch.no_grad():
-            gradients = torch.cat([gradient.flatten(1) for gradient in found], 1)
-            norms: Tensor = torch.linalg.vector_norm(gradients, dim=1)
-            gradients *= (self.max_norm / (norms + 1e-6)).clamp_max(1.0).unsqueeze(1)
-            taking = active.float().unsqueeze(1)
-            self.steps += taking
-            self.first.lerp_(gradients, (1 - BETAS[0]) * taking)
-            self.second.lerp_(gradients.square_(), (1 - BETAS[1]) * taking)
-            steps = self.steps.clamp_min(1.0)
-            scale = (1 - BETAS[1] ** steps).sqrt_()  # of the square root of the second moment
-            change = self.first / self.second.sqrt().div_(scale).add_(EPSILON)
-            change *= rate * taking / (1 - BETAS[0] ** steps)
-            parts = [part.view_as(p) for part, p in zip(change.split(self.sizes, 1), self.parameters, strict=True)]
-            if self.weight_decay:
-                for parameter in self.parameters:
-                    shape = (-1,) + (1,) * (parameter.dim() - 1)
-                    parameter.mul_(1 - rate * self.weight_decay * taking.view(shape))
-            torch._foreach_sub_(self.parameters, parts)
+    @torch.no_grad()
+    def step(
+        self, gradients: Sequence[Tensor], rate: float, active: Bool[Tensor, " runs"] | None = None
+    ) -> Float[Tensor, " runs"]:
+        """One step of the active runs (None: of all). Returns the norms of all runs' gradients before clipping."""
+        joined = torch.cat([gradient.flatten(1) for gradient in gradients], 1)
+        norms: Tensor = torch.linalg.vector_norm(joined, dim=1)
+        joined *= (self.max_norm / (norms + 1e-6)).clamp_max_(1.0).unsqueeze(1)
+        taking: Any = 1.0 if active is None else active.float().unsqueeze(1)
+        self.steps += taking
+        self.first.lerp_(joined, (1 - BETAS[0]) * taking)
+        self.second.lerp_(joined.square_(), (1 - BETAS[1]) * taking)
+        steps = self.steps.clamp_min(1.0)
+        scale = (1 - BETAS[1] ** steps).sqrt_()  # of the square root of the second moment
+        change = self.first / self.second.sqrt().div_(scale).add_(EPSILON)
+        change *= rate * taking / (1 - BETAS[0] ** steps)
+        if self.weight_decay:
+            change += rate * self.weight_decay * taking * torch.cat([p.flatten(1) for p in self.parameters], 1)
+        parts = [part.view_as(p) for part, p in zip(change.split(self.sizes, 1), self.parameters, strict=True)]
+        torch._foreach_sub_(self.parameters, parts)
         return norms
 
     def state_dict(self) -> dict[str, Any]:

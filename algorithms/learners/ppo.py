@@ -1,7 +1,8 @@
 """Proximal policy optimisation (Schulman et al. 2017, arXiv:1707.06347).
 
-Equations refer to arXiv:1707.06347. All losses are means over a minibatch and sums over runs; clipping norms,
-normalised advantages and early stops are each run's own.
+Equations refer to arXiv:1707.06347. Losses are means over a minibatch; gradients, clipping norms, normalised advantages
+and early stops are each run's own. There are hundreds of minibatches to a rollout and the networks are small, so the
+gradients are written out here: a recorded graph would take most of the time. Everything is in float32.
 """
 
 from collections.abc import Iterator
@@ -25,6 +26,16 @@ from models.mlp import MLPConfig
 from models.streams import Streams
 
 KL_TOLERANCE = 1.5  # how far beyond `target_kl` an estimate may be, as in OpenAI's Spinning Up
+
+METRICS = (
+    "actor/loss",
+    "actor/entropy",
+    "actor/approximate_kl",
+    "actor/clipped_share",
+    "critic/loss",
+    "actor/gradient_norm",
+)
+KL, NORM = METRICS.index("actor/approximate_kl"), METRICS.index("actor/gradient_norm")
 
 Rollout = Float[Tensor, "runs time envs"]
 Rows = Float[Tensor, "runs batch"]
@@ -90,16 +101,19 @@ def standardised(advantages: Rows) -> Rows:
     return (advantages - mean) / (deviation + 1e-8)
 
 
-def surrogate_loss(log_ratios: Rows, advantages: Rows, clip_range: float) -> Loss:
-    """Eq. 7, negative: -mean min(r A, clip(r, 1 - eps, 1 + eps) A)."""
+def surrogate_loss(log_ratios: Rows, advantages: Rows, clip_range: float) -> tuple[Loss, Rows]:
+    """Eq. 7, negative: -mean min(r A, clip(r, 1 - eps, 1 + eps) A); and its derivative by log pi of each row.
+
+    Where the clipped term is the smaller one it does not depend on the policy.
+    """
     ratios = log_ratios.exp()
-    clipped = ratios.clamp(1 - clip_range, 1 + clip_range)
-    return -torch.minimum(ratios * advantages, clipped * advantages).mean(-1)
+    free, clipped = ratios * advantages, ratios.clamp(1 - clip_range, 1 + clip_range) * advantages
+    return -torch.minimum(free, clipped).mean(-1), free * (free <= clipped) / -advantages.shape[1]
 
 
 def approximate_kl(log_ratios: Rows) -> Loss:
     """mean (r - 1) - log r: never negative, and unbiased for KL(old, new) on rows of the old policy (Schulman 2020)."""
-    return (log_ratios.exp() - 1 - log_ratios).mean(-1)
+    return (torch.expm1(log_ratios) - log_ratios).mean(-1)
 
 
 class PPO(Learner):
@@ -116,8 +130,8 @@ class PPO(Learner):
         self.streams = Streams(context.seeds, "learner", context.device)
         kind = CategoricalActor if context.discrete else GaussianActor
         sizes = (context.observation_size, context.action_size)
-        self.policy = kind(*sizes, config.actor, self.streams, context.dtype, normalise=config.normalise_observations)
-        self.critic = ValueFunction(context.observation_size, config.critic, self.streams, context.dtype)
+        self.policy = kind(*sizes, config.actor, self.streams, normalise=config.normalise_observations)
+        self.critic = ValueFunction(context.observation_size, config.critic, self.streams)
         self.optimiser = RunAdam(list(self.parameters()), config.max_grad_norm, training.weight_decay)
         self.progress = 0.0  # when the rollout that is being collected began
 
@@ -132,8 +146,9 @@ class PPO(Learner):
         if training.start:
             raise UserError(f"training.start={training.start} is not allowed with learner=ppo: expected 0")
         for name, tower in (("actor", config.actor), ("critic", config.critic)):
-            if tower.dropout or tower.input_dropout:
-                raise UserError(f"reinforcement.{name} has dropout: not allowed with learner=ppo, whose ratios need 0")
+            for option in ("dropout", "input_dropout", "layer_norm"):
+                if getattr(tower, option):
+                    raise UserError(f"reinforcement.{name}.{option} is not for learner=ppo: leave it out")
 
     def make_memory(self, memory: MemoryConfig, steps: int, prefilled: int) -> RolloutMemory:
         envs = self.context.num_envs
@@ -155,26 +170,27 @@ class PPO(Learner):
         rate = self.training_config.learning_rate_at(share)
         clip_range = scheduled(config.clip_range, config.clip_range_schedule, share)
         rows, metrics = self._prepare(batch)
-        active = torch.ones(batch.shape[0], dtype=torch.bool, device=rows.device)
-        totals: Metrics = {}
+        active: Tensor | None = None  # None: all runs
+        totals = torch.zeros(len(METRICS) + 1, batch.shape[0], device=rows.device)
         taken = torch.zeros(batch.shape[0], device=rows.device)
         for minibatch, where in self._minibatches(rows):
-            loss, found = self._loss(minibatch, clip_range)
+            gradients, found = self._gradients(minibatch, clip_range)
             if expert_batch is not None:
                 cloned = expert_batch.map(lambda column, where=where: column[:, where])  # type: ignore[misc]
-                cloning = cloning_loss(self.policy, cloned, self.imitation.bc_aux_loss_function)
-                loss = loss + self.imitation.bc_aux_weight * cloning
-                found["actor/cloning_loss"] = cloning
+                found = torch.cat([found, self._add_cloning(gradients, cloned)])
             if config.target_kl is not None:
-                active = active & (found["actor/approximate_kl"] <= KL_TOLERANCE * config.target_kl)
+                below = found[KL] <= KL_TOLERANCE * config.target_kl
+                active = below if active is None else active & below
                 if not active.any():
                     break
-            found["actor/gradient_norm"] = self.optimiser.step(loss, rate, active)
-            for name, value in found.items():
-                totals[name] = totals.get(name, 0.0) + value.detach() * active
-            taken += active
+            found[NORM] = self.optimiser.step(gradients, rate, active)
+            taking = 1.0 if active is None else active.float()
+            totals[: len(found)] += found * taking
+            taken += taking
         self.policy.observe(batch.observations)  # now that ratios to the policy that acted are no longer needed
-        return metrics | {name: total / taken for name, total in totals.items()} | {"actor/minibatches": taken}
+        names = METRICS if expert_batch is None else (*METRICS, "actor/cloning_loss")
+        means = dict(zip(names, totals / taken, strict=False))
+        return metrics | means | {"actor/minibatches": taken}
 
     @torch.no_grad()
     def _prepare(self, batch: Batch) -> tuple[Float[Tensor, "runs rows width"], Metrics]:
@@ -184,7 +200,7 @@ class PPO(Learner):
         """
         shape = (batch.shape[0], -1, self.context.num_envs)
         features = self.policy.features(batch.observations)
-        log_probs, _ = self.policy.evaluate(features, batch.actions)
+        log_probs, _ = self.policy.evaluate(self.policy.network(features), batch.actions)
         values = self.critic(features)
         next_values = self.critic(self.policy.features(batch.next_observations))
         advantages = generalised_advantages(
@@ -221,27 +237,48 @@ class PPO(Learner):
                 where = slice(start, start + size)
                 yield shuffled[:, where], where
 
-    def _loss(self, rows: Float[Tensor, "runs batch width"], clip_range: float) -> tuple[Loss, Metrics]:
-        """Eq. 9, negative."""
-        config, context = self.config, self.context
+    @torch.no_grad()
+    def _gradients(
+        self, rows: Float[Tensor, "runs batch width"], clip_range: float
+    ) -> tuple[list[Tensor], Float[Tensor, "metrics runs"]]:
+        """Eq. 9, negative: gradients by all parameters, and `METRICS`."""
+        config, context, size = self.config, self.context, rows.shape[1]
         features, actions, scalars = rows.split((context.observation_size, context.action_size, 3), -1)
         old_log_probs, advantages, returns = scalars.unbind(-1)
         if config.normalise_advantages:
             advantages = standardised(advantages)
-        log_probs, entropies = self.policy.evaluate(features, actions)
+        outputs, seen = self.policy.network.trace(features)
+        log_probs, entropies = self.policy.evaluate(outputs, actions)
         log_ratios = log_probs - old_log_probs
-        actor_loss, entropy = surrogate_loss(log_ratios, advantages, clip_range), entropies.mean(-1)
-        critic_loss = (self.critic(features) - returns).square().mean(-1)
-        loss = actor_loss + config.value_coefficient * critic_loss - config.entropy_coefficient * entropy
-        with torch.no_grad():
-            metrics = {
-                "actor/loss": actor_loss,
-                "actor/entropy": entropy,
-                "actor/approximate_kl": approximate_kl(log_ratios),
-                "actor/clipped_share": ((log_ratios.exp() - 1).abs() > clip_range).float().mean(-1),
-                "critic/loss": critic_loss,
-            }
-        return loss, metrics
+        actor_loss, by_log_probs = surrogate_loss(log_ratios, advantages, clip_range)
+        by_outputs, own = self.policy.pull_back(outputs, actions, by_log_probs, -config.entropy_coefficient)
+        values, seen_by_critic = self.critic.network.trace(features)
+        errors = values.squeeze(-1) - returns
+        by_values = (2 * config.value_coefficient / size) * errors.unsqueeze(-1)
+        gradients = [
+            *own,
+            *self.policy.network.pull_back(seen, by_outputs),
+            *self.critic.network.pull_back(seen_by_critic, by_values),
+        ]
+        clipped = (torch.expm1(log_ratios).abs() > clip_range).float()
+        metrics = [
+            actor_loss,
+            entropies.mean(-1),
+            approximate_kl(log_ratios),
+            clipped.mean(-1),
+            errors.square().mean(-1),
+            torch.zeros_like(actor_loss),  # the norm, which the optimiser knows
+        ]
+        return gradients, torch.stack(metrics)
+
+    def _add_cloning(self, gradients: list[Tensor], expert_batch: Batch) -> Float[Tensor, "1 runs"]:
+        """Add those of the auxiliary loss to the policy's; returns the loss."""
+        loss = cloning_loss(self.policy, expert_batch, self.imitation.bc_aux_loss_function)
+        found = torch.autograd.grad(loss.sum(), list(self.policy.parameters()), allow_unused=True)
+        for index, gradient in enumerate(found):
+            if gradient is not None:  # squared errors do not depend on deviations
+                gradients[index] = gradients[index] + self.imitation.bc_aux_weight * gradient
+        return loss.detach().unsqueeze(0)
 
     def get_extra_state(self) -> dict[str, Any]:
         return {

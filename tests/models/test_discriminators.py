@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from models.discriminators import Discriminator, DiscriminatorConfig
+from models.mlp import RunLinear
 from models.streams import Streams
 from tests.algorithms.support import layers, make_batch
 
@@ -20,6 +21,7 @@ def discriminator(state_only: bool = False, spectral_norm: bool = False, **optio
 def shaped() -> Discriminator:
     """g = s0 + 2 s1 + 3 a + 0.5 and h = 4 relu(s0) + 1."""
     network = discriminator(reward_shaping=True)
+    assert isinstance(network.reward, RunLinear)
     with torch.no_grad():
         network.reward.weight.copy_(torch.tensor([[[1.0], [2.0], [3.0]]]))
         network.reward.bias.fill_(0.5)

@@ -25,7 +25,8 @@ def constant(kind: type[OnPolicyActor], outputs: list[float], runs: int = 1) -> 
 
 
 def at(actor: OnPolicyActor, *actions: list[float]) -> tuple[Tensor, Tensor]:
-    log_probs, entropies = actor.evaluate(torch.zeros(1, len(actions), 3), torch.tensor([list(actions)]))
+    outputs = actor.network(torch.zeros(1, len(actions), 3))
+    log_probs, entropies = actor.evaluate(outputs, torch.tensor([list(actions)]))
     return log_probs[0].detach(), entropies[0].detach()
 
 
@@ -54,7 +55,7 @@ def test_categorical_by_hand() -> None:
 def test_samples_have_the_density_that_is_claimed(kind: type[OnPolicyActor]) -> None:
     actor, count = constant(kind, [0.3, -0.4, 1.0]), 20_000
     actions = actor.sample(torch.zeros(1, count, 3), Streams([5], "noise"))
-    log_probs, entropies = actor.evaluate(torch.zeros(1, count, 3), actions)
+    log_probs, entropies = actor.evaluate(actor.network(torch.zeros(1, count, 3)), actions)
     assert -log_probs.mean().item() == pytest.approx(entropies[0, 0].item(), abs=0.02)
     output = torch.tensor([0.3, -0.4, 1.0])
     expected = torch.softmax(output, -1) if kind is CategoricalActor else output
