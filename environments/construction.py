@@ -27,7 +27,7 @@ class EnvironmentConfig(Section):
     fixed_horizon: bool = False  # does an episode end by its time limit alone?
     num_envs: int = ranged(1, 1)  # environments per run, stepped together
     backend: str = choice("gymnasium", "gymnasium", "envpool")
-    demonstrations: str | None = None  # a D4RL HDF5 file; null: the bundled set
+    demonstrations: str | None = None  # a file or folder of any format; null: the bundled set
     normalise_observations: bool = False  # to mean 0 and deviation 1 in the demonstrations, for everything that learns
 
     def __post_init__(self) -> None:

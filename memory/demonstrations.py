@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -14,13 +14,15 @@ from torch import Tensor
 
 from conf.errors import UserError
 from environments.construction import Spaces
-from environments.trajectories import Trajectory
+from environments.trajectories import Trajectory, lengths_of
 from memory.absorbing import lead_into_absorbing, self_loops
 from memory.batch import Batch, Layout
 from models.streams import Streams
 
 CLIP_TOLERANCE = 1e-4  # in units of [-1, 1]; float32 actions at the bounds are not worth a warning
 MIN_STD = 1e-3  # of an observation's feature: nearly constant ones would drown the others
+HELD_OUT = 100  # unused trajectories that serve for judging; large files have more than anyone needs
+PIECE_ROWS = 100_000  # that are converted to 64 bits at a time
 FORCED = 2  # rows about the absorbing state: the step into it, and the self-loop
 
 
@@ -95,20 +97,36 @@ class Demonstrations:
         device: torch.device | str,
         spaces: Spaces,
     ) -> None:
-        _check(trajectories, limit, spaces)
-        self.state_only = any(trajectory.actions is None for trajectory in trajectories)
+        if not trajectories or limit > len(trajectories):
+            raise UserError(
+                f"imitation.trajectories={limit}, but the demonstrations hold {len(trajectories)} trajectories; "
+                f"expected at most that many, or 0 for all of them"
+            )
+        self.state_only = trajectories[0].actions is None
         self.layout = Layout(spaces.learned_size, spaces.action_size)
         self.streams = Streams(seeds, "demonstrations", device)
         self._subsample, self._spaces = subsample, spaces
-        self._unused = trajectories[limit:] if limit else ()
+        self._unused = trajectories[limit : limit + HELD_OUT] if limit else ()
         used = trajectories[: limit or None]
-        tables = [self._table(index, trajectory) for index, trajectory in enumerate(used)]
-        self.trajectory_lengths = [len(table) for table in tables]  # rows, after wrapping and subsampling
-        self._rows = torch.cat(tables).to(device)
-        returns = [trajectory.episode_return for trajectory in used if trajectory.episode_return is not None]
+        # Trajectories may be read one by one, since a file can be larger than memory, and only their rows stay.
+        room = sum(lengths_of(used)) + len(used)  # with a self-loop each; what is not filled takes no memory
+        rows = torch.empty(room, self.layout.width)
+        self.trajectory_lengths: list[int] = []  # rows, after wrapping and subsampling
+        returns, filled, outside, values = [], 0, 0, 0
+        for index, trajectory in enumerate(used):
+            table = self._table(index, trajectory)
+            rows[filled : filled + len(table)] = table
+            filled += len(table)
+            self.trajectory_lengths.append(len(table))
+            if trajectory.episode_return is not None:
+                returns.append(trajectory.episode_return)
+            actions = self._rescaled(trajectory)
+            outside += int((actions.abs() > 1 + CLIP_TOLERANCE).sum())
+            values += actions.numel()
+        self._rows = rows[:filled].to(device)
         # For reports alone: no module and no learner reads it.
         self.mean_return = float(np.mean(returns)) if len(returns) == len(used) else None
-        self.clipped_share = self._clipped_share(used)  # of the action entries that are out of bounds
+        self.clipped_share = outside / values  # of the action entries that are out of bounds
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -130,7 +148,7 @@ class Demonstrations:
 
     @cached_property
     def held_out(self) -> Batch | None:
-        """The rows [1, rows] of the unused trajectories, prepared alike, on the CPU; None where all are used."""
+        """The rows [1, rows] of unused trajectories, prepared alike, on the CPU; None where all are used."""
         if not self._unused:
             return None
         tables = [self._table(self.trajectory_count + index, t) for index, t in enumerate(self._unused)]
@@ -147,14 +165,27 @@ class Demonstrations:
 
         The deviation of a feature that never changes is given as 1.
         """
-        rows = self.rows().map(Tensor.cpu)
-        real = rows.absorbing[0] == 0
-        weights = rows.weights[0, real].double()
-        observations = rows.observations[0, real, : self._spaces.observation_size].double()
-        mean = (weights @ observations) / weights.sum()
-        std = (weights @ (observations - mean).square() / weights.sum()).sqrt()
-        std[(observations == observations[0]).all(0)] = 1.0
+        weight = torch.zeros((), dtype=torch.float64)
+        total, squares = torch.zeros(2, self._spaces.observation_size, dtype=torch.float64)
+        low, high = torch.full_like(total, torch.inf), torch.full_like(total, -torch.inf)
+        for weights, observations in self._pieces():
+            weight, total = weight + weights.sum(), total + weights @ observations
+            low, high = low.minimum(observations.amin(0)), high.maximum(observations.amax(0))
+        mean = total / weight
+        for weights, observations in self._pieces():
+            squares += weights @ (observations - mean).square()
+        std = (squares / weight).sqrt()
+        std[low == high] = 1.0
         return mean.numpy(), std.clamp_min(MIN_STD).numpy()
+
+    def _pieces(self) -> Iterator[tuple[Float[Tensor, " rows"], Float[Tensor, "rows observation"]]]:
+        """Weights and observations of the rows, but for those of the absorbing state, in 64 bits on the CPU."""
+        for start in range(0, len(self), PIECE_ROWS):
+            piece = self.layout.unpack(self._rows[None, start : start + PIECE_ROWS].cpu())
+            real = piece.absorbing[0] == 0
+            if real.any():
+                observations = piece.observations[0, real, : self._spaces.observation_size]
+                yield piece.weights[0, real].double(), observations.double()
 
     def state_dict(self) -> dict[str, Any]:
         return {"streams": self.streams.state_dict()}
@@ -164,6 +195,7 @@ class Demonstrations:
 
     def _table(self, index: int, trajectory: Trajectory) -> Float[Tensor, "rows width"]:
         spaces = self._spaces
+        _check(trajectory, spaces, self.state_only)
         batch = transitions(trajectory, spaces, self._rescaled(trajectory).clamp(-1.0, 1.0))
         if spaces.absorbing:
             batch = with_absorbing(batch, self.layout, spaces.absorbing_state)
@@ -183,37 +215,29 @@ class Demonstrations:
         low, high = torch.tensor(self._spaces.action_low), torch.tensor(self._spaces.action_high)
         return (2 * torch.tensor(trajectory.actions) - (high + low)) / (high - low)  # exact where bounds are [-1, 1]
 
-    def _clipped_share(self, trajectories: Sequence[Trajectory]) -> float:
-        actions = torch.cat([self._rescaled(trajectory) for trajectory in trajectories])
-        return float((actions.abs() > 1 + CLIP_TOLERANCE).float().mean())
 
-
-def _check(trajectories: Sequence[Trajectory], limit: int, spaces: Spaces) -> None:
-    observation_size, action_size, discrete = spaces.observation_size, spaces.action_size, spaces.discrete
-    if not trajectories or limit > len(trajectories):
-        raise UserError(
-            f"imitation.trajectories={limit}, but the demonstrations hold {len(trajectories)} trajectories; "
-            f"expected at most that many, or 0 for all of them"
-        )
-    for trajectory in trajectories:
-        sizes = {"observations": (trajectory.observations.shape[1], observation_size)}
-        if trajectory.actions is not None:
-            if trajectory.discrete != discrete:
-                found, expected = ("discrete", "continuous")[:: 1 if trajectory.discrete else -1]
-                raise UserError(
-                    f"the actions of the demonstrations are {found}; the environment expects {expected} ones: they "
-                    "come from another environment"
-                )
-            if discrete and not 0 <= trajectory.actions.min() <= trajectory.actions.max() < action_size:
-                raise UserError(
-                    f"the actions of the demonstrations go from {trajectory.actions.min()} to "
-                    f"{trajectory.actions.max()}; the environment expects 0 to {action_size - 1}"
-                )
-            if not discrete:
-                sizes["actions"] = (trajectory.actions.shape[1], action_size)
-        for name, (size, expected_size) in sizes.items():
-            if size != expected_size:
-                raise UserError(
-                    f"the {name} of the demonstrations have {size} numbers; the environment expects {expected_size}: "
-                    "they come from another environment or version"
-                )
+def _check(trajectory: Trajectory, spaces: Spaces, state_only: bool) -> None:
+    """Does it fit the environment, and the other trajectories?"""
+    sizes = {"observations": (trajectory.observations.shape[1], spaces.observation_size)}
+    if (trajectory.actions is None) != state_only:
+        raise UserError("some of the demonstrations have actions and some do not; expected all or none")
+    if trajectory.actions is not None:
+        if trajectory.discrete != spaces.discrete:
+            found, expected = ("discrete", "continuous")[:: 1 if trajectory.discrete else -1]
+            raise UserError(
+                f"the actions of the demonstrations are {found}; the environment expects {expected} ones: they "
+                "come from another environment"
+            )
+        if spaces.discrete and not 0 <= trajectory.actions.min() <= trajectory.actions.max() < spaces.action_size:
+            raise UserError(
+                f"the actions of the demonstrations go from {trajectory.actions.min()} to "
+                f"{trajectory.actions.max()}; the environment expects 0 to {spaces.action_size - 1}"
+            )
+        if not spaces.discrete:
+            sizes["actions"] = (trajectory.actions.shape[1], spaces.action_size)
+    for name, (size, expected_size) in sizes.items():
+        if size != expected_size:
+            raise UserError(
+                f"the {name} of the demonstrations have {size} numbers; the environment expects {expected_size}: "
+                "they come from another environment or version"
+            )

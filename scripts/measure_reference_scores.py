@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.errors import UserError
 from environments.construction import spaces_of
-from environments.d4rl import read_d4rl
+from environments.formats.d4rl import read_d4rl
 from environments.reference_scores import PATH
 from scripts.provenance import load_checked, sha256, training_command, versions
 from scripts.rollouts import greedy, roll_out, uniform

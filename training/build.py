@@ -12,7 +12,7 @@ from algorithms.base import Context, ImitationModule, Learner
 from algorithms.behavioural_cloning import BehaviouralCloning
 from conf.errors import UserError
 from environments.construction import Spaces, spaces_of
-from environments.d4rl import read_d4rl
+from environments.formats import read_demonstrations
 from environments.vector import VectorEnvironment
 from memory.demonstrations import Demonstrations
 from training.config import Config, imitation_class, learner_class
@@ -146,7 +146,7 @@ def demonstrations_path(config: Config) -> Path:
         bundled = ", ".join(sorted(p.stem for p in BUNDLED.glob("*.hdf5")))
         raise UserError(
             f"env.demonstrations: there is no bundled set for env={config.env.name} (bundled: {bundled}); "
-            "name a D4RL HDF5 file with env.demonstrations=<path>"
+            "name a file or folder with env.demonstrations=<path>"
         )
     return path
 
@@ -156,7 +156,7 @@ def load_demonstrations(config: Config, spaces: Spaces) -> tuple[Spaces, Demonst
     path = demonstrations_path(config)
     make = partial(
         Demonstrations,
-        read_d4rl(path),
+        read_demonstrations(path),
         limit=config.imitation.trajectories,
         subsample=config.imitation.subsample,
         seeds=config.seeds,

@@ -30,7 +30,7 @@ Give options as key=value. Most used:
   optimised_hyperparameters=<name>   a preset on top of the algorithm (below)
   seed=<n>  runs=<n>                 first seed, and how many seeds to train side by side
   steps=<n>                          environment steps
-  env.demonstrations=<file>          D4RL HDF5 file of your own; otherwise the bundled set
+  env.demonstrations=<path>          your own, HDF5, npz, CSV, Minari ...; otherwise the bundled set
   imitation.trajectories=<n>         demonstrations to use, 0 for all
   imitation.subsample=<n>            keep every n-th row of each
   imitation.state_only=true          learn from observations alone

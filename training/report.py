@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from environments.d4rl import write_d4rl
+from environments.formats.d4rl import write_d4rl
 from environments.vector import reset_seeds
 from training import video
 from training.config import Config

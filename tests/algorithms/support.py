@@ -16,7 +16,7 @@ from algorithms.base import Context, ImitationConfig, TrainingConfig
 from algorithms.behavioural_cloning import BCPretrainingConfig
 from conf.fields import Section
 from environments.construction import EnvironmentConfig, Spaces
-from environments.d4rl import write_d4rl
+from environments.formats.d4rl import write_d4rl
 from environments.trajectories import Trajectory
 from memory.batch import Batch
 from models.mlp import MLP, MLPConfig, RunLinear

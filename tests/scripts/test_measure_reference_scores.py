@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from environments.construction import spaces_of
-from environments.d4rl import write_d4rl
+from environments.formats.d4rl import write_d4rl
 from environments.reference_scores import PATH, reference_scores
 from environments.trajectories import Trajectory
 from scripts.measure_reference_scores import main, parser, rolled_out

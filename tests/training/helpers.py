@@ -6,7 +6,7 @@ import numpy as np
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from environments.d4rl import write_d4rl
+from environments.formats.d4rl import write_d4rl
 from environments.trajectories import Trajectory
 from training.build import build
 from training.cli import CONF

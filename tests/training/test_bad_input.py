@@ -143,7 +143,7 @@ COMBINATIONS: list[tuple[str, list[str]]] = [
 
 FILES: list[tuple[str, list[str]]] = [
     ("env.demonstrations={files}/absent.hdf5", ["absent.hdf5", "No such file"]),
-    ("env.demonstrations={files}", ["Is a directory"]),
+    ("env.demonstrations={files}", ["a folder without data of Minari"]),
     ("env.demonstrations={files}/empty.hdf5", ["empty.hdf5", "0 bytes"]),
     ("env.demonstrations={files}/junk.hdf5", ["junk.hdf5", "not HDF5"]),
     ("env.demonstrations={files}/truncated.hdf5", ["truncated.hdf5", "truncated"]),

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from conf.errors import UserError
-from environments.d4rl import read_d4rl
+from environments.formats.d4rl import read_d4rl
 from memory.absorbing import append_bit
 from tests.training.helpers import SMALL, configured, hopper_demonstrations, make_loop
 from training import checkpoint

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from conf.errors import UserError
-from environments.d4rl import read_d4rl
+from environments.formats.d4rl import read_d4rl
 from environments.reference_scores import UNKNOWN
 from tests.training.helpers import SMALL, configured, make_loop
 from tests.training.test_pictures import ALL
