@@ -12,7 +12,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from algorithms import IMITATION_MODULES, LEARNERS
-from algorithms.base import ImitationModule, MemoryConfig, TrainingConfig
+from algorithms.base import ImitationModule, Learner, MemoryConfig, TrainingConfig
 from algorithms.behavioural_cloning import BCPretrainingConfig
 from conf.errors import UserError, did_you_mean
 from conf.fields import Section, choice, expected, problem, ranged, unwrapped
@@ -124,6 +124,7 @@ def check_combinations(config: Config) -> None:
     learner = learner_class(config)
     imitation = config.imitation
     imitation.check()
+    check_name(config.algorithm, learner)
     learner.check(config.reinforcement, config.training, config.env.num_envs)
     if learner.on_policy:
         check_on_policy(config, module)
@@ -153,6 +154,13 @@ def check_combinations(config: Config) -> None:
     if config.env.backend == "envpool":
         load_envpool()
     check_device(config.device)
+
+
+def check_name(algorithm: str, learner: type[Learner]) -> None:
+    """`algorithm=SAC` is SAC on the true reward, and nothing else may be recorded under that name."""
+    own = LEARNERS.get(algorithm.lower(), learner)
+    if learner is not own:
+        raise UserError(f"algorithm={algorithm} is learner={algorithm.lower()} on the true reward: leave learner out")
 
 
 def check_on_policy(config: Config, module: type[ImitationModule]) -> None:

@@ -48,11 +48,21 @@ RUNS = {
         "reinforcement.target_kl=0.01",
         "training.learning_rate_schedule=linear",
     ],
+    "GAIL on PPO": [
+        *("algorithm=GAIL", "learner=ppo", "imitation.allow_variable_horizon=true"),
+        *ROLLOUTS,
+        *("runs=2", "imitation.batch_size=12", "imitation.buffer_size=70"),
+    ],
+    "AIRL on PPO, cloning": [
+        *("algorithm=AIRL", "learner=ppo", "imitation.allow_variable_horizon=true"),
+        *ROLLOUTS,
+        *("bc_pretraining.iterations=10", "imitation.bc_aux_loss=true"),
+    ],
     "PPO, discrete": ["algorithm=PPO", *ROLLOUTS, "env=cartpole"],
 }
 
 STOPS = {"BC": 170, "SAC bf16, two environments": 115, "PWIL": 115} | {  # calls; 230 elsewhere
-    name: 58 for name in RUNS if name.startswith("PPO")
+    name: 58 for name in RUNS if "PPO" in name
 }
 
 

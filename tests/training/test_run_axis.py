@@ -110,7 +110,15 @@ def on_policy(module: str, path: Path | None, **options: Any) -> dict[str, Any]:
     }
 
 
+def gail_on_ppo(path: Path) -> dict[str, Any]:
+    options: dict[str, Any] = {"updates": 2, "batch_size": 6, "buffer_size": 20, "normalise_rewards": True}
+    model = discriminator(subtract_log_policy=True, normalise_inputs=True, reward_function="f")
+    imitation = GAILConfig(model=model, absorbing=False, allow_variable_horizon=True, bc_aux_loss=True, **options)
+    return on_policy("gail", path, imitation=imitation)
+
+
 CASES |= {
+    "gail on ppo": gail_on_ppo,
     "ppo": lambda path: on_policy("none", None),
     "ppo on CartPole": lambda path: on_policy(
         "none", None, env=EnvironmentConfig(name="cartpole", id="CartPole-v1", num_envs=2)
