@@ -22,7 +22,7 @@ from models.streams import Streams
 CLIP_TOLERANCE = 1e-4  # in units of [-1, 1]; float32 actions at the bounds are not worth a warning
 MIN_STD = 1e-3  # of an observation's feature: nearly constant ones would drown the others
 HELD_OUT = 100  # unused trajectories that serve for judging; large files have more than anyone needs
-PIECE_ROWS = 100_000  # that are converted to 64 bits at a time
+PIECE_ROWS = 10_000  # that are converted to 64 bits at a time
 FORCED = 2  # rows about the absorbing state: the step into it, and the self-loop
 
 

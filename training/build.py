@@ -164,7 +164,9 @@ def load_demonstrations(config: Config, spaces: Spaces) -> tuple[Spaces, Demonst
     )
     demonstrations = make(spaces=spaces)
     if config.env.normalise_observations:
-        spaces = spaces.normalised(*demonstrations.observation_statistics())
+        statistics = demonstrations.observation_statistics()
+        del demonstrations  # a large set does not fit twice
+        spaces = spaces.normalised(*statistics)
         demonstrations = make(spaces=spaces)
     if demonstrations.state_only and not config.imitation.state_only:
         raise UserError(
