@@ -8,6 +8,7 @@ import numpy as np
 
 from conf.errors import UserError
 from environments.construction import spaces_of
+from environments.seals import origin
 from models.streams import stream_seed
 
 REQUIREMENT = "envpool==1.2.5"  # as in requirements-envpool.txt
@@ -84,18 +85,20 @@ def make(environment_id: str, seeds: list[int]) -> Any:
         UserError: there is no such environment, or its spaces are not those of Gymnasium's.
     """
     envpool = load_envpool()
-    if environment_id not in envpool.list_all_envs():
+    name, options = origin(environment_id)
+    if name not in envpool.list_all_envs():
         raise UserError(
             f"env.id={environment_id} is not in EnvPool {envpool.__version__}: expected env.backend=gymnasium"
         )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*precision lowered", UserWarning)  # of the limits of its spaces
         envs = envpool.make_gymnasium(
-            environment_id,
+            name,
             num_envs=len(seeds),
             num_threads=1,
             seed=[seed % NO_LIMIT for seed in seeds],
             max_episode_steps=NO_LIMIT,
+            **options,
         )
         observations, actions = envs.observation_space, envs.action_space
     spaces = spaces_of(environment_id)

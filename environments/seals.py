@@ -23,6 +23,13 @@ MUJOCO: dict[str, tuple[str, dict[str, bool]]] = {
     "Walker2d": ("walker2d_v4:Walker2dEnv", POSITIONS | NEVER_ENDING),
 }
 
+
+def origin(environment_id: str) -> tuple[str, dict[str, bool]]:
+    """Gymnasium's environment of which this one is a variant, and the options that make it one."""
+    variants = {f"seals/{name}-v1": (f"{name}-v4", options) for name, (_, options) in MUJOCO.items()}
+    return variants.get(environment_id, (environment_id, {}))
+
+
 Step = tuple[np.ndarray, float, bool, bool, dict[str, Any]]
 
 

@@ -68,6 +68,23 @@ def episodes(envs: EnvPoolBackend | GymnasiumBackend, policy: Policy, count: int
     return table[:, 0], table[:, 1]
 
 
+@pytest.mark.parametrize("name", ["Ant", "HalfCheetah", "Hopper", "Swimmer", "Walker2d"])
+def test_environments_of_fixed_length_are_ours(name: str) -> None:
+    """The same observations, nothing ends early, and rewards of random actions as in Gymnasium's."""
+    environment_id, seeds = f"seals/{name}-v1", list(range(8))
+    size = spaces_of(environment_id).action_size
+    means = []
+    for envs in (backend(*seeds, environment_id=environment_id), GymnasiumBackend(environment_id, seeds)):
+        total = np.zeros(len(seeds))
+        for step in range(1000):
+            _, rewards, terminated, truncated = envs.step(random_actions(step, len(seeds), size))
+            total += rewards
+            assert not terminated.any() and truncated.all() == (step == 999)
+        means.append((total.mean(), total.std() / len(seeds) ** 0.5))
+    (ours, error), (theirs, other) = means
+    assert abs(ours - theirs) < 4 * (error**2 + other**2) ** 0.5
+
+
 @pytest.mark.parametrize("policy", ["random", "fixed"])
 def test_returns_and_lengths_are_gymnasiums(policy: Policy) -> None:
     """Within 3 standard errors of the difference."""
