@@ -1,12 +1,15 @@
 """Successors that are off by one: recognised, put right, and said."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from environments.formats import read_demonstrations
 from environments.formats.alignment import alignment, repaired
 from environments.formats.base import DemonstrationSet
+from environments.formats.d4rl import write_d4rl
 from environments.trajectories import LazyTrajectories, Trajectory
 from tests.environments.formats.episodes import assert_same, episode
 
@@ -61,6 +64,14 @@ def test_thinned_rows_are_kept_and_said() -> None:
     content = repaired(DemonstrationSet(thin))
     assert content.trajectories is thin
     assert "not consecutive" in content.notes[0] and "(0.0% of them connect)" in content.notes[0]
+
+
+def test_training_takes_what_was_put_right_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_d4rl(tmp_path / "d.hdf5", [shifted(trajectory, 1) for trajectory in WHOLE[:2]], {})
+    assert_same(WHOLE[:2], read_demonstrations(tmp_path / "d.hdf5"))
+    assert capsys.readouterr().err == (
+        f"warning: {tmp_path / 'd.hdf5'}: next_observations are off by one: taken from the observations instead\n"
+    )
 
 
 @pytest.mark.parametrize("by", [-1, 1])
