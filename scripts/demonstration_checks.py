@@ -2,11 +2,9 @@
 
 import dataclasses
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 from omegaconf import OmegaConf
@@ -14,6 +12,7 @@ from tqdm import tqdm
 
 from conf.errors import UserError
 from environments.construction import make_environment
+from environments.formats import of_another_environment
 from environments.formats.alignment import repaired
 from environments.formats.base import ENVIRONMENT_KEYS, DemonstrationSet
 from environments.trajectories import Trajectory, mapped
@@ -63,12 +62,14 @@ def environment_facts(name: str) -> EnvironmentFacts:
     return EnvironmentFacts(identity, observations.shape[0], actions, horizon)
 
 
-def chosen_environment(content: DemonstrationSet, wanted: str | None, source: str) -> EnvironmentFacts | None:
+def chosen_environment(
+    content: DemonstrationSet, wanted: str | None, source: str, rename: bool = False
+) -> EnvironmentFacts | None:
     """The environment that was asked for, or else the one that the file names; None where neither is known.
 
     Raises:
-        UserError: the file names another than the one that was asked for, and not only another version of it; or there
-            is none like that.
+        UserError: the file names another than the one that was asked for, not only another version of it, and it is
+            not to be renamed; or there is none like that.
     """
     found = named_environment(content)
     if wanted is None:
@@ -77,10 +78,10 @@ def chosen_environment(content: DemonstrationSet, wanted: str | None, source: st
         except UserError:
             return None  # of another simulator or suite: nothing to compare with
     facts = environment_facts(wanted)
-    if found in gymnasium.registry and _without_version(str(found)) != _without_version(facts.id):
+    if of_another_environment(content, facts.id) and not rename:
         raise UserError(
             f"{source} says that it was recorded in {found}, not in {facts.id}; where only the layout of observations "
-            f"differs, `convert --to {facts.id}` changes it"
+            f"differs, `convert --to {facts.id}` changes it; `import --rename` takes it for that"
         )
     return facts
 
@@ -88,10 +89,6 @@ def chosen_environment(content: DemonstrationSet, wanted: str | None, source: st
 def named_environment(content: DemonstrationSet) -> str | None:
     """The Gymnasium id of the environment that the file names, if any."""
     return environment_id(content.environment_id) if content.environment_id else None
-
-
-def _without_version(identity: str) -> str:
-    return re.sub(r"-v\d+$", "", identity)
 
 
 def other_name(content: DemonstrationSet, facts: EnvironmentFacts) -> list[str]:
@@ -168,17 +165,18 @@ def prepared(
     environment: str | None = None,
     actions: str = "clip",
     time_limit: int | None = None,
+    rename: bool = False,
 ) -> DemonstrationSet:
     """Demonstrations that can be trusted: they fit their environment, and what was put right is in the notes.
 
     `actions` outside the action space are clipped, kept or refused. With `time_limit`, episodes of that many steps
-    count as cut off and not as truly ended.
+    count as cut off and not as truly ended. With `rename`, a file that names another environment is taken for this one.
 
     Raises:
         UserError: they are of another environment, or something cannot be put right.
     """
     content = repaired(content)
-    facts = chosen_environment(content, environment, source)
+    facts = chosen_environment(content, environment, source, rename)
     if time_limit is not None:
         content = _cut(content, time_limit)
     if facts is None:

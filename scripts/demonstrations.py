@@ -89,6 +89,7 @@ def _add_output(command: argparse.ArgumentParser) -> None:
 def _add_import(command: argparse.ArgumentParser) -> None:
     command.add_argument("--env", help="environment that they have to fit (default: the one that the file names)")
     command.add_argument("--actions", choices=ACTIONS, default="clip", help="outside the space (default: %(default)s)")
+    command.add_argument("--rename", action="store_true", help="take what names another environment for --env")
     command.add_argument("--time-limit", type=int, help="episodes of so many steps were cut off and did not truly end")
 
 
@@ -218,7 +219,7 @@ def import_set(options: argparse.Namespace) -> None:
     check_free(options.output, options.overwrite)
     with fetched(options.source, options.sha256) as path:
         content = read(path, options.from_format)
-        content = prepared(content, options.source, options.env, options.actions, options.time_limit)
+        content = prepared(content, options.source, options.env, options.actions, options.time_limit, options.rename)
         written(content, options.output, form.name)
 
 

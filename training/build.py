@@ -156,7 +156,7 @@ def load_demonstrations(config: Config, spaces: Spaces) -> tuple[Spaces, Demonst
     path = demonstrations_path(config)
     make = partial(
         Demonstrations,
-        read_demonstrations(path),
+        read_demonstrations(path, config.env.id),
         limit=config.imitation.trajectories,
         subsample=config.imitation.subsample,
         seeds=config.seeds,

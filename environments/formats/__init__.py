@@ -1,9 +1,12 @@
 """Everyone's demonstrations: which format a file has, and readers and writers for each. Nothing is ever unpickled."""
 
+import re
 import sys
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+
+import gymnasium
 
 from conf.errors import UserError, did_you_mean
 from environments.formats import d4rl, imitation, imitation_npz, minari, npz, table
@@ -96,17 +99,33 @@ def _unknown(path: Path) -> Format:
     raise UserError(f"demonstrations {path} have none of the known formats; expected {EXPECTED}")
 
 
-def read_demonstrations(path: str | Path) -> Sequence[Trajectory]:
-    """Episodes to train on, from any of the formats; successors that are off by one are put right.
+def of_another_environment(content: DemonstrationSet, environment_id: str) -> bool:
+    """Does the file name an environment that is known, and is not another version of this one?"""
+
+    def without_version(identity: str | None) -> str:
+        return re.sub(r"-v\d+$", "", identity or "")
+
+    named = content.environment_id
+    return named in gymnasium.registry and without_version(named) != without_version(environment_id)
+
+
+def read_demonstrations(path: str | Path, environment_id: str) -> Sequence[Trajectory]:
+    """Episodes to train on in an environment, from any format; successors that are off by one are put right.
 
     What was assumed, left out or put right is printed as a warning.
 
     Raises:
-        UserError: there is nothing to train on at that path.
+        UserError: there is nothing to train on at that path, or it is of another environment.
     """
     if is_remote(str(path)):
         raise UserError(f"{path} is not on this machine; first: python scripts/demonstrations.py import {path} x.hdf5")
-    content = repaired(read(Path(path)))
+    content = read(Path(path))
+    if of_another_environment(content, environment_id):
+        raise UserError(
+            f"{path} says that it was recorded in {content.environment_id}, not in {environment_id}: "
+            f"`scripts/demonstrations.py import --env {environment_id} --rename` takes it for that"
+        )
+    content = repaired(content)
     for note in content.notes:
         print(f"warning: {path}: {note}", file=sys.stderr)
     return content.trajectories

@@ -52,7 +52,7 @@ class Format:
     attributes: bool = True  # are attributes kept?
     needs: tuple[str, ...] = ()  # columns that may not be missing
     rows: bool = False  # may rows be unconnected?
-    infos: int = 99  # dimensions that infos may have, beside time
+    infos: int | None = None  # dimensions that infos may have beside time; None: any
 
     def losses(self, content: DemonstrationSet) -> list[str]:
         """What this format cannot carry of a set; what would leave nothing usable is refused instead.
@@ -74,7 +74,8 @@ class Format:
             )
         kept = {key for key in content.attributes if key in ENVIRONMENT_KEYS}
         lost = [] if self.attributes else sorted(set(content.attributes) - kept)
-        wide = [name for name, values in first.infos.items() if values.ndim - 1 > self.infos]
+        limit = np.inf if self.infos is None else self.infos
+        wide = [name for name, values in first.infos.items() if values.ndim - 1 > limit]
         lines = [f"attributes ({', '.join(lost)})"] if lost else []
         return lines + ([f"infos of several dimensions ({', '.join(wide)})"] if wide else [])
 

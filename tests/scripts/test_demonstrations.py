@@ -11,7 +11,8 @@ import h5py
 import numpy as np
 import pytest
 
-from environments.formats import FORMATS, read
+from conf.errors import UserError
+from environments.formats import FORMATS, read, read_demonstrations
 from environments.formats.base import DemonstrationSet
 from environments.formats.d4rl import write_d4rl
 from environments.trajectories import Trajectory
@@ -112,6 +113,19 @@ def test_other_versions_and_unheard_names_are_taken_with_a_note(
     assert "for another one: does not fit Hopper-v4" in capsys.readouterr().out
     assert run("inspect", source, "--env", "hopper") == 0
     assert f"the file names {name}" in capsys.readouterr().out
+
+
+def test_another_environment_of_the_same_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    states = np.random.default_rng(0).normal(size=(6, 17)).astype(np.float32)
+    walk = Trajectory.from_observations(states, np.zeros((5, 6), np.float32), None, False)
+    source = saved(tmp_path / "a.hdf5", walk, environment_id="Walker2d-v4")
+    arguments = ("import", source, tmp_path / "b.hdf5", "--env", "halfcheetah")
+    assert "recorded in Walker2d-v4, not in HalfCheetah-v4" in refused(capsys, run(*arguments))
+    with pytest.raises(UserError, match=r"recorded in Walker2d-v4, not in HalfCheetah-v4: `scripts/demonstrations\.py"):
+        read_demonstrations(source, "HalfCheetah-v4")
+    assert len(read_demonstrations(source, "Walker2d-v5")) == 1
+    assert run(*arguments, "--rename") == 0
+    assert len(read_demonstrations(tmp_path / "b.hdf5", "HalfCheetah-v4")) == 1
 
 
 def test_names_of_ours_in_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

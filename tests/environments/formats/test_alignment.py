@@ -68,7 +68,7 @@ def test_thinned_rows_are_kept_and_said() -> None:
 
 def test_training_takes_what_was_put_right_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_d4rl(tmp_path / "d.hdf5", [shifted(trajectory, 1) for trajectory in WHOLE[:2]], {})
-    assert_same(WHOLE[:2], read_demonstrations(tmp_path / "d.hdf5"))
+    assert_same(WHOLE[:2], read_demonstrations(tmp_path / "d.hdf5", "Hopper-v4"))
     assert capsys.readouterr().err == (
         f"warning: {tmp_path / 'd.hdf5'}: next_observations are off by one: taken from the observations instead\n"
     )

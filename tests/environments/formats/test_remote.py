@@ -128,10 +128,10 @@ def test_local_minari_datasets_have_ids(tmp_path: Path, monkeypatch: pytest.Monk
     FORMATS["minari"].write(tmp_path / "hopper" / "mine-v0", DemonstrationSet(EPISODES))
     with fetched("hopper/mine-v0") as path:
         assert_same(EPISODES, read(path).trajectories)
-    assert_same(EPISODES, read_demonstrations("hopper/mine-v0"))
+    assert_same(EPISODES, read_demonstrations("hopper/mine-v0", "Hopper-v4"))
 
 
 def test_training_needs_what_is_here() -> None:
     for source in ("hf://me/walks", "hf:/me/walks", "https://x.org/d.hdf5"):
         with pytest.raises(UserError, match=r"not on this machine; first: python scripts/demonstrations\.py import"):
-            read_demonstrations(source)
+            read_demonstrations(source, "Hopper-v4")
