@@ -286,6 +286,8 @@ class GAIL(ImitationModule):
         return _comparison("diagnosis", logits, rewards)
 
     def warning(self, metrics: Metrics) -> str | None:
+        if self.config.model.subtract_log_policy:
+            return None  # evaluation plays the policy's most likely actions, whose logits are low by definition
         accuracy = torch.minimum(metrics["diagnosis/expert_accuracy"], metrics["diagnosis/learner_accuracy"])
         saturated = (accuracy >= 0.99) & (metrics["diagnosis/logit_gap"] >= SATURATED_GAP)
         if not saturated.any():

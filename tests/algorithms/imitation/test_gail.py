@@ -360,6 +360,7 @@ def test_warns_of_a_saturated_discriminator() -> None:
     assert warning is not None and "logit gap 9.0" in warning and "imitation.grad_penalty" in warning
     assert gail.warning(metrics | {"diagnosis/logit_gap": torch.tensor([7.9, 2.0])}) is None
     assert gail.warning(metrics | {"diagnosis/learner_accuracy": torch.tensor([0.9, 1.0])}) is None
+    assert make_gail(model={"subtract_log_policy": True}).warning(metrics) is None
 
 
 def test_logit_metrics_by_hand() -> None:
