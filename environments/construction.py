@@ -63,8 +63,9 @@ class Spaces:
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> "Spaces":
-        values = {field.name: content[field.name] for field in fields(cls)}
-        return cls(**{k: np.array(v, np.float32) if isinstance(v, list) else v for k, v in values.items()})
+        values: dict[str, Any] = {field.name: content[field.name] for field in fields(cls)}
+        arrays = {name: np.array(value, np.float32) for name, value in values.items() if isinstance(value, list)}
+        return cls(**(values | arrays))
 
     def normalised(self, mean: np.ndarray, std: np.ndarray) -> "Spaces":
         """With observations of this mean and standard deviation brought to 0 and 1."""
