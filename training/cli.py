@@ -141,6 +141,8 @@ def prepare_arguments() -> bool:
     overrides = parse_overrides(options.overrides)
     if not options.cfg and (options.multirun or any(found.key_or_group == "resume_sweep" for found in overrides)):
         return True
+    if options.install:
+        raise UserError("--install keeps the result of an optimisation: expected it with -m hydra/sweeper=ax")
     refuse_sweep_keys(overrides)
     check_overrides(overrides, several=False)
     typed = {override.key_or_group: override.value() for override in overrides if not override.is_sweep_override()}
@@ -155,6 +157,7 @@ def prepare_arguments() -> bool:
 def options_parser() -> ArgumentParser:
     """Hydra's, but an error is one line."""
     parser: ArgumentParser = get_args_parser()
+    parser.add_argument("--install", action="store_true", help="copy an optimisation's preset to conf/")
 
     def refuse(message: str) -> NoReturn:
         raise UserError(f"{message}: expected key=value, or an option of --hydra-help")
@@ -177,11 +180,12 @@ def saved_overrides(folder: Path) -> list[str]:
     return saved
 
 
-def help_text() -> str:
+def help_text(usage: str = "python train.py algorithm=<name> env=<name>") -> str:
     """What a newcomer needs, from the comments in conf/, without importing PyTorch."""
-    usage = "usage: python train.py algorithm=<name> env=<name> [key=value ...]"
     groups = {"algorithms": "algorithm", "environments": "env", "presets": "optimised_hyperparameters"}
-    return HELP.format(usage=usage, **{section: _described(group) for section, group in groups.items()})
+    return HELP.format(
+        usage=f"usage: {usage} [key=value ...]", **{section: _described(group) for section, group in groups.items()}
+    )
 
 
 def _described(group: str) -> str:

@@ -70,7 +70,7 @@ def test_sweep_has_a_folder_for_each_run(tmp_path: Path) -> None:
     for _ in range(2):
         outcome = run("-m", "seed=3,4", "algorithm=SAC", "steps=30", *QUICK, f"output_folder={tmp_path}")
         assert outcome.status == 0, outcome.error
-    folders = [path for path in tmp_path.glob("SAC_pendulum_sweep/*/[0-9]")]
+    folders = list(tmp_path.glob("SAC_pendulum_sweep/*/[0-9]"))
     assert len(folders) == 4
     assert {status_of(folder)["state"] for folder in folders} == {"finished"}
 

@@ -1,19 +1,66 @@
 """From what was typed after `train.py -m` and `train_all.py` to the sweep that it asks for."""
 
+from argparse import Namespace
 from collections.abc import Sequence
+from pathlib import Path
 
 from hydra.core.override_parser.types import Override
 
+from conf.errors import UserError
 from training.cli import options_parser
+from training.config import register_schemas
 from training.explain import check_overrides, parse_overrides
 from training.sweeps.grid import refuse_hydra, run_grid
 from training.sweeps.options import split
+from training.sweeps.plan import load_plan
+from training.sweeps.trials import NAME
+
+SWEEPER = "hydra/sweeper"
 
 
 def train_sweep(arguments: Sequence[str]) -> int:
     """`train.py -m`: exit status of the sweep."""
-    typed = parse_overrides(options_parser().parse_intermixed_args(list(arguments)).overrides)
+    options = _options(arguments)
+    typed = parse_overrides(options.overrides)
+    sweeper = [override.value() for override in typed if override.key_or_group == SWEEPER]
+    typed = [override for override in typed if override.key_or_group != SWEEPER]
+    if sweeper and sweeper[-1] not in ("ax", "basic"):
+        raise UserError(f"{SWEEPER}={sweeper[-1]} is not known: expected basic (a grid) or ax (optimisation)")
+    if "ax" in sweeper or _is_optimisation(typed):
+        return _optimise(typed, False, options.install)
+    if options.install:
+        raise UserError("--install keeps the result of an optimisation: a grid has none")
     return run_grid(checked(typed))
+
+
+def train_everywhere(arguments: Sequence[str]) -> int:
+    """`train_all.py`: exit status."""
+    options = _options(arguments)
+    register_schemas()
+    typed = parse_overrides(options.overrides)
+    if options.multirun or _is_optimisation(typed):
+        return _optimise([o for o in typed if o.key_or_group != SWEEPER], True, options.install)
+    if options.install:
+        raise UserError("--install keeps the result of an optimisation: add -m")
+    from training.sweeps.joint import run_joint
+
+    return run_joint(checked(typed))
+
+
+def _optimise(typed: Sequence[Override], joint: bool, install: bool) -> int:
+    from training.sweeps.optimise import run_optimisation
+
+    return run_optimisation(checked(typed), joint, install)
+
+
+def _options(arguments: Sequence[str]) -> Namespace:
+    return options_parser().parse_intermixed_args(list(arguments))
+
+
+def _is_optimisation(typed: Sequence[Override]) -> bool:
+    """Whether the sweep to go on with is one."""
+    resumed = [Path(str(override.value())) for override in typed if override.key_or_group == "resume_sweep"]
+    return bool(resumed) and bool(load_plan(resumed[-1])) and (resumed[-1] / NAME).exists()
 
 
 def checked(typed: Sequence[Override]) -> list[Override]:

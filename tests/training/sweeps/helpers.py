@@ -1,10 +1,16 @@
-"""Plans and runs without training: folders as jobs leave them."""
+"""Runs without training, as folders that jobs leave; and `python train_all.py <arguments>` inside this process."""
 
+import contextlib
+import io
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from unittest import mock
 
 from omegaconf import OmegaConf
 
+import train_all
+from tests.training.commands import Outcome
 from training.folder import write_json
 from training.sweeps.plan import composed
 
@@ -31,3 +37,17 @@ def written_run(
     (folder / "evaluations.csv").write_text(HEADER + "".join(f"{row}\n" for row in rows))
     write_json(folder / "status.json", {"state": state, "step": 10, "error": error})
     return folder
+
+
+def run_all(*arguments: str) -> Outcome:
+    output, error, status = io.StringIO(), io.StringIO(), 0
+    with (
+        mock.patch.object(sys, "argv", ["train_all.py", *arguments]),
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(error),
+    ):
+        try:
+            train_all.main()
+        except SystemExit as exit:
+            status = int(exit.code or 0)
+    return Outcome(status, output.getvalue(), error.getvalue())

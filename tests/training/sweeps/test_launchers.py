@@ -1,0 +1,84 @@
+"""Slurm by submitit's local executor, and Ray on this machine: each trains, and goes on where it was stopped."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.training.commands import QUICK, assert_refused, run, status_of
+from tests.training.sweeps.test_sweep import command
+from training.folder import read_table
+from training.sweeps.job import run_job
+from training.sweeps.launchers import killed_by
+from training.sweeps.plan import Plan, planned
+
+
+def swept(tmp_path: Path, *arguments: str) -> Path:
+    """In a process of its own: these libraries start others, which they leave behind."""
+    typed = ["-m", "algorithm=SAC", "seed=1,2", "steps=30", *QUICK, f"output_folder={tmp_path}", *arguments]
+    outcome = subprocess.run(command(*typed), capture_output=True, text=True, check=False)
+    assert outcome.returncode == 0, outcome.stderr
+    (sweep,) = tmp_path.glob("SAC_pendulum_sweep/*")
+    for name in ("0", "1"):
+        assert status_of(sweep / name)["state"] == "finished"
+        assert read_table(sweep / name / "evaluations.csv")
+    return sweep
+
+
+def test_slurm(tmp_path: Path) -> None:
+    pytest.importorskip("submitit")
+    sweep = swept(tmp_path, "launcher=slurm", "launcher.executor=local", "launcher.minutes=5")
+    assert list((sweep / "submitit").glob("*_submission.sh")) or list((sweep / "submitit").iterdir())
+    assert (sweep / "slurm.json").exists()
+
+
+def test_ray(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    swept(tmp_path, "launcher=ray", "launcher.cpus=0.5")
+
+
+def test_a_time_limit_leads_to_a_checkpoint_and_back_into_the_queue(tmp_path: Path) -> None:
+    submitit = pytest.importorskip("submitit")
+    from training.sweeps.launchers import JobProcess
+
+    plan = Plan(tmp_path / "sweep", "", [], [planned("0", ["algorithm=SAC", "steps=1500", *QUICK])])
+    plan.save()
+    executor = submitit.LocalExecutor(tmp_path / "submitit")
+    executor.update_parameters(timeout_min=30)
+    job = executor.submit(JobProcess(plan.folder, "0", 1))
+    deadline = time.monotonic() + 60
+    while not (plan.folder / "0" / "checkpoint.pt").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process = int(str(status_of(plan.folder / "0")["process"]))
+    task = int(Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[1])  # its parent
+    os.kill(task, signal.SIGUSR2)  # as Slurm does before the time is over
+    assert job.result() == 0
+    assert status_of(plan.folder / "0")["state"] == "finished"
+    assert not (plan.folder / "attempts").exists()
+    assert "interrupted: SIGTERM" in (plan.folder / "logs" / "0.txt").read_text()
+
+
+def test_a_finished_job_is_left_alone(tmp_path: Path) -> None:
+    plan = Plan(tmp_path, "", [], [planned("0", ["algorithm=SAC", "env=pendulum"])])
+    plan.save()
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "status.json").write_text('{"state": "finished"}')
+    assert run_job(tmp_path, "0") == 0
+    assert [path.name for path in (tmp_path / "0").iterdir()] == ["status.json"]
+
+
+def test_reasons() -> None:
+    assert killed_by(1) is None
+    assert killed_by(-9) == "the process was killed by SIGKILL (out of memory?)"
+    assert killed_by(-15) == "the process was killed by SIGTERM"
+
+
+def test_no_cluster_is_said_in_a_line(tmp_path: Path) -> None:
+    pytest.importorskip("submitit")
+    typed = ("-m", "algorithm=SAC", "seed=1", *QUICK, f"output_folder={tmp_path}")
+    assert run(*typed, "launcher=slurm").error.splitlines()[-1].startswith("error: launcher=slurm")
+    assert_refused(run(*typed, "launcher=slurm", "launcher.executor=pbs"), "launcher.executor=pbs", "slurm, local")
