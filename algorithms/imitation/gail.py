@@ -183,6 +183,11 @@ class GAIL(ImitationModule):
         self.demonstrations: Demonstrations | None = None
 
     def prepare(self, demonstrations: Demonstrations) -> Demonstrations:
+        if demonstrations.state_only and self.config.model.subtract_log_policy:
+            raise UserError(
+                "imitation.model.subtract_log_policy=true (as algorithm=AIRL sets it) asks for the probability of the "
+                "demonstrations' actions, and these have none: expected false, or demonstrations with actions"
+            )
         self.demonstrations = demonstrations
         return demonstrations
 

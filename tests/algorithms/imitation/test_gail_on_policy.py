@@ -1,5 +1,6 @@
 """GAIL and AIRL with an on-policy learner: what the discriminator is trained on, and what the learner gets."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from algorithms.imitation.gail import GAIL, GAILConfig
 from conf.errors import UserError
+from environments.formats.d4rl import read_d4rl, write_d4rl
 from memory.batch import Batch
 from memory.demonstrations import Demonstrations
 from models.actors import GaussianActor
@@ -185,6 +187,14 @@ def test_shaping_has_the_discount_of_the_learner(learner: str, tmp_path: Path) -
 def test_what_belongs_together(config: GAILConfig) -> None:
     with pytest.raises(UserError, match=r"_size=8.* expected both 0 or both above"):
         config.check()
+
+
+def test_probabilities_of_actions_need_actions(tmp_path: Path) -> None:
+    trajectories = [dataclasses.replace(t, actions=None) for t in read_d4rl(write_demonstrations(tmp_path / "d.hdf5"))]
+    write_d4rl(tmp_path / "states.hdf5", trajectories, {})
+    imitation = GAILConfig(state_only=True, model=DiscriminatorConfig(subtract_log_policy=True))
+    with pytest.raises(UserError, match=r"subtract_log_policy=true .* these have none"):
+        build(make_config("gail", tmp_path / "states.hdf5", imitation=imitation))
 
 
 def test_saved_state_goes_on_with_ppo(tmp_path: Path) -> None:
