@@ -39,7 +39,7 @@ class Rows(Demonstrations):
     """Stands for demonstrations: random rows, and how many were asked for."""
 
     def __init__(self, runs: int = 1) -> None:
-        self.runs, self.sizes = runs, list[int]()
+        self.runs, self.sizes, self.state_only = runs, list[int](), False
 
     def sample(self, size: int) -> Batch:
         self.sizes.append(size)
