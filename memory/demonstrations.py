@@ -135,9 +135,42 @@ class Demonstrations:
     def trajectory_count(self) -> int:
         return len(self.trajectory_lengths)
 
+    @property
+    def device(self) -> torch.device:
+        return self._rows.device
+
     def sample(self, size: int) -> Batch:
         """[runs, size] rows, drawn evenly and with replacement: any number, however few rows there are."""
-        return self.layout.unpack(self._rows[self.streams.integers(len(self), size)])
+        return self.take(self.streams.integers(len(self), size))
+
+    def take(self, indices: Int64[Tensor, "runs batch"]) -> Batch:
+        """These rows for each run."""
+        return self.layout.unpack(self._rows[indices])
+
+    def split(self, share: float) -> tuple["Demonstrations", "Demonstrations"]:
+        """The first trajectories, and about this share of them, the last, but at least one: views, nothing is copied.
+
+        Both draw from the same streams as this.
+
+        Raises:
+            UserError: there is only one trajectory.
+        """
+        kept = self.trajectory_count - max(1, round(share * self.trajectory_count))
+        if kept < 1:
+            raise UserError(
+                f"bc_pretraining.validation_share={share:g} needs at least 2 trajectories, and "
+                f"{self.trajectory_count} is used: expected 0"
+            )
+        row = sum(self.trajectory_lengths[:kept])
+        parts = []
+        for rows, lengths in (
+            (self._rows[:row], self.trajectory_lengths[:kept]),
+            (self._rows[row:], self.trajectory_lengths[kept:]),
+        ):
+            part = copy.copy(self)
+            part._rows, part.trajectory_lengths = rows, lengths
+            parts.append(part)
+        return parts[0], parts[1]
 
     def sample_like(self, batch: Batch) -> Batch:
         return self.sample(batch.shape[1])

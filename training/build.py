@@ -9,7 +9,6 @@ import torch
 
 from algorithms import LEARNERS
 from algorithms.base import Context, ImitationModule, Learner
-from algorithms.behavioural_cloning import BehaviouralCloning
 from conf.errors import UserError
 from environments.construction import Spaces, spaces_of
 from environments.formats import read_demonstrations
@@ -75,10 +74,9 @@ def build(config: Config) -> Parts:
     if demonstrations:
         demonstrations = imitation.prepare(demonstrations)
     phases: list[Phase] = []
-    if demonstrations and config.bc_pretraining.iterations:
-        cloning = BehaviouralCloning(learner.policy, config.bc_pretraining)
-        iterations, batch_size = config.bc_pretraining.iterations, config.training.batch_size
-        phases.append(CloningPhase(cloning, demonstrations, iterations, batch_size))
+    if demonstrations and config.bc_pretraining.used:
+        options, batch_size = config.bc_pretraining, config.training.batch_size
+        phases.append(CloningPhase(learner.policy, demonstrations, options, batch_size, config.seeds))
     if demonstrations and config.steps:
         phases.append(ImitationPretraining(imitation, demonstrations, config.training.batch_size))
     if config.steps:
@@ -126,11 +124,7 @@ def check_spaces(config: Config, spaces: Spaces) -> None:
 
 
 def needs_demonstrations(config: Config) -> bool:
-    return (
-        imitation_class(config).uses_demonstrations
-        or config.bc_pretraining.iterations > 0
-        or config.imitation.bc_aux_loss
-    )
+    return imitation_class(config).uses_demonstrations or config.bc_pretraining.used or config.imitation.bc_aux_loss
 
 
 def demonstrations_path(config: Config) -> Path:

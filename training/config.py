@@ -124,6 +124,7 @@ def check_combinations(config: Config) -> None:
     learner = learner_class(config)
     imitation = config.imitation
     imitation.check()
+    config.bc_pretraining.check("bc_pretraining", config.training.batch_size)
     check_name(config.algorithm, learner)
     learner.check(config.reinforcement, config.training, config.env.num_envs)
     if learner.on_policy:
@@ -133,11 +134,14 @@ def check_combinations(config: Config) -> None:
             f"steps={config.steps}: algorithm={config.algorithm} takes no environment steps; "
             "set bc_pretraining.iterations instead"
         )
-    if config.steps == 0 and config.bc_pretraining.iterations == 0:
-        raise UserError("nothing to train: steps=0 and bc_pretraining.iterations=0; set one of them above 0")
+    if config.steps == 0 and not config.bc_pretraining.used:
+        raise UserError(
+            "nothing to train: steps=0, bc_pretraining.iterations=0 and bc_pretraining.epochs=0; set one above 0"
+        )
     if imitation.state_only:
         needs_actions = {
             "bc_pretraining.iterations": config.bc_pretraining.iterations > 0,
+            "bc_pretraining.epochs": config.bc_pretraining.epochs > 0,
             "imitation.bc_aux_loss": imitation.bc_aux_loss,
             "imitation.mix_expert_data": imitation.mix_expert_data != "none",
         }

@@ -51,7 +51,7 @@ def test_absorbing_rows_are_left_out(loss_function: str) -> None:
 @pytest.mark.parametrize("loss_function", ["log_likelihood", "squared_error"])
 def test_it_learns_the_demonstrated_action_even_at_the_limit(loss_function: str) -> None:
     policy = SquashedGaussianActor(3, 2, small_network(), Streams([0, 1], "test"))
-    cloning = BehaviouralCloning(policy, BCPretrainingConfig(10, 0.02, loss_function=loss_function))
+    cloning = BehaviouralCloning(policy, BCPretrainingConfig(learning_rate=0.02, loss_function=loss_function))
     actions = torch.tensor([[[0.5, -0.5]], [[1.0, -1.0]]]).expand(2, 6, 2)
     batch = make_batch(2, actions=actions)
     losses = [cloning.update(batch)["bc/loss"] for _ in range(200)]

@@ -29,6 +29,12 @@ RUNS = {
     "SAC": ["algorithm=SAC"],
     "SAC bf16, two environments": ["algorithm=SAC", "precision=bf16", "env.num_envs=2"],
     "BC": ["algorithm=BC", "bc_pretraining.iterations=300"],
+    "BC, epochs with early stopping": [
+        *("algorithm=BC", "learner=ppo", "env.num_envs=1", "runs=2", "reinforcement.normalise_observations=true"),
+        *("bc_pretraining.iterations=0", "bc_pretraining.epochs=60", "bc_pretraining.learning_rate=0.01"),
+        *("bc_pretraining.minibatch_size=8", "bc_pretraining.entropy_weight=0.001", "bc_pretraining.l2_weight=0.001"),
+        *("bc_pretraining.validation_share=0.3", "bc_pretraining.patience=30"),
+    ],
     "GAIL": ["algorithm=GAIL", "bc_pretraining.iterations=60", "imitation.model.dropout=0.5", "runs=2"],
     "AdRIL, normalised": ["algorithm=AdRIL", "runs=2", "env.normalise_observations=true"],
     "PWIL": ["algorithm=PWIL", "env.num_envs=2", "imitation.mix_expert_data=prefill_memory"],
@@ -61,14 +67,18 @@ RUNS = {
     "PPO, discrete": ["algorithm=PPO", *ROLLOUTS, "env=cartpole"],
 }
 
-STOPS = {"BC": 170, "SAC bf16, two environments": 115, "PWIL": 115} | {  # calls; 230 elsewhere
-    name: 58 for name in RUNS if "PPO" in name
-}
+STOPS = {  # calls; 230 elsewhere
+    "BC": 170,
+    "BC, epochs with early stopping": 93,
+    "SAC bf16, two environments": 115,
+    "PWIL": 115,
+} | {name: 58 for name in RUNS if "PPO" in name}
 
 
 def arguments(name: str, folder: Path, steps: int) -> list[str]:
-    extra = [] if name == "BC" else [f"steps={steps}"]
-    return [*SMALL, *RUNS[name], f"env.demonstrations={folder / 'demonstrations.hdf5'}", *extra]
+    extra = [] if name.startswith("BC") else [f"steps={steps}"]
+    small = [option for option in SMALL if "learner=ppo" not in RUNS[name] or "training.start" not in option]
+    return [*small, *RUNS[name], f"env.demonstrations={folder / 'demonstrations.hdf5'}", *extra]
 
 
 def start(name: str, folder: Path, output: str, steps: int, resumed: dict[str, object] | None = None) -> Loop:

@@ -88,6 +88,13 @@ CASES: dict[str, Callable[[Path], dict[str, Any]]] = {
         "demonstrations": path,
         "bc_pretraining": BCPretrainingConfig(iterations=30),
     },
+    "bc, epochs, early stopping": lambda path: {
+        "module": "cloning",
+        "demonstrations": path,
+        "bc_pretraining": BCPretrainingConfig(
+            epochs=10, learning_rate=1e-2, entropy_weight=0.01, l2_weight=0.01, validation_share=0.3, patience=1
+        ),
+    },
     "gail": lambda path: {"module": "gail", "demonstrations": path, "imitation": gail()},
     "gail, mixup": lambda path: {
         "module": "gail",
