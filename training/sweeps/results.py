@@ -88,6 +88,12 @@ class SeedResult:
         """The same for runs that share everything but the seed."""
         return json.dumps({k: v for k, v in self.config.items() if k not in UNGROUPED}, sort_keys=True, default=str)
 
+    @property
+    def group_over_environments(self) -> str:
+        """The same for runs that share everything but seed and environment."""
+        compared = {k: v for k, v in self.config.items() if k not in UNGROUPED and k != "env"}
+        return json.dumps(compared, sort_keys=True, default=str)
+
 
 def find_runs(folders: Iterable[Path]) -> list[Path]:
     """Folders of runs in and below `folders`, each once; abandoned attempts left out.
