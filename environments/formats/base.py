@@ -46,7 +46,6 @@ class Format:
 
     name: str
     description: str
-    suffix: str  # "" for a folder
     read: Callable[[Path], DemonstrationSet]
     write: Callable[[Path, DemonstrationSet], None]
     attributes: bool = True  # are attributes kept?

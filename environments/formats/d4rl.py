@@ -242,4 +242,4 @@ def _create(file: h5py.File, name: str, shape: tuple[int, ...], dtype: type) -> 
     return file.create_dataset(name, shape, dtype, chunks=(rows, *shape[1:]), compression="gzip", shuffle=True)
 
 
-FORMAT = Format("d4rl", "HDF5 in D4RL's layout, a row per step", ".hdf5", read, write, rows=True)
+FORMAT = Format("d4rl", "HDF5 in D4RL's layout, a row per step", read, write, rows=True)

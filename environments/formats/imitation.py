@@ -232,4 +232,4 @@ def _texts(trajectory: Trajectory) -> Iterator[str]:
         yield json.dumps({name: values[step] for name, values in infos.items()})
 
 
-FORMAT = Format("imitation", "the imitation library's Hugging Face folder", "", read, write, needs=("actions",))
+FORMAT = Format("imitation", "the imitation library's Hugging Face folder", read, write, needs=("actions",))

@@ -60,4 +60,4 @@ def write(path: Path, content: DemonstrationSet) -> None:
     raise UserError(f"cannot write {path}: the older npz of the imitation library is read only; write imitation or npz")
 
 
-FORMAT = Format("imitation-npz", "the imitation library's older npz (read only)", "", read, write)
+FORMAT = Format("imitation-npz", "the imitation library's older npz (read only)", read, write)

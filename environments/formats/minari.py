@@ -252,4 +252,4 @@ def _action_space(content: DemonstrationSet) -> dict[str, Any]:
     return {"type": "Discrete", "dtype": "int64", "start": 0, "n": used}
 
 
-FORMAT = Format("minari", "a Minari dataset, a folder", "", read, write, needs=("actions", "rewards"))
+FORMAT = Format("minari", "a Minari dataset, a folder", read, write, needs=("actions", "rewards"))

@@ -141,4 +141,4 @@ def write(path: Path, content: DemonstrationSet) -> None:
                 np.lib.format.write_array(stream, values, allow_pickle=False)
 
 
-FORMAT = Format("npz", "a NumPy archive of plain arrays", ".npz", read, write)
+FORMAT = Format("npz", "a NumPy archive of plain arrays", read, write)

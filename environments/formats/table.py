@@ -189,4 +189,4 @@ def _names(name: str, shape: tuple[int, ...]) -> list[str]:
     return [f"{name}_{index}" for index in range(shape[0])] if shape else [name]
 
 
-FORMAT = Format("csv", "a table with a row per step", ".csv", read, write, attributes=False, rows=True, infos=1)
+FORMAT = Format("csv", "a table with a row per step", read, write, attributes=False, rows=True, infos=1)

@@ -29,6 +29,12 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_policy(tmp_path_factory.mktemp("runs"), "runs=2")
 
 
+@pytest.fixture(autouse=True)
+def same_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is part of a file, and may change while tests that compare files are running."""
+    monkeypatch.setattr(demonstration_recording, "git_commit", lambda: "0" * 40)
+
+
 def record(policy: Path, output: Path, *options: str) -> int:
     return main(["record", str(policy), "--output", str(output), "--episodes", "3", "--workers", "1", *options])
 
