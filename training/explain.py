@@ -90,7 +90,7 @@ def explain(error: Exception, algorithm: str | None) -> str:
     text = str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and "/" in error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
-        return _unknown_choice(group, name, list(error.options or ()))
+        return _unknown_choice(group, name, list(error.options or ()), algorithm)
     if match := re.search(r"You must specify '(\w+)'", text):
         return f"{match[1]}=<name> is missing: expected one of {', '.join(choices(match[1]))} (see --help)"
     if match := re.search(r"Could not override '([^']+)'", text):
@@ -100,8 +100,10 @@ def explain(error: Exception, algorithm: str | None) -> str:
     return _composition_error(text, algorithm)
 
 
-def _unknown_choice(group: str, name: str, options: list[str]) -> str:
+def _unknown_choice(group: str, name: str, options: list[str], algorithm: str | None) -> str:
     options = choices(group) or sorted(option for option in options if option != "schema")
+    if group == "optimised_hyperparameters":  # there are many: those of the algorithm, if it has any
+        options = [option for option in options if option.startswith(f"{algorithm}_")] or options
     near = did_you_mean(name, options)
     other = "; any other Gymnasium environment: env.id=<id> without env=" if group == "env" else ""
     return f"{group}={name} is not known: expected one of {', '.join(options) or '(there are none yet)'}{near}{other}"
