@@ -26,7 +26,7 @@ HELP = """\
 Give options as key=value. Most used:
   algorithm=<name>                   what to train (below); required
   env=<name>                         where (below), by default hopper
-  env.id=<id>                        instead of env: any Gymnasium environment with continuous actions
+  env.id=<id>                        instead of env: any Gymnasium environment
   optimised_hyperparameters=<name>   a preset on top of the algorithm (below)
   seed=<n>  runs=<n>                 first seed, and how many seeds to train side by side
   steps=<n>                          environment steps
