@@ -4,6 +4,7 @@ from algorithms.base import ImitationModule, Learner
 from algorithms.behavioural_cloning import CloningOnly
 from algorithms.imitation.adril import AdRIL
 from algorithms.imitation.constant import Constant
+from algorithms.imitation.dagger import DAgger
 from algorithms.imitation.dril import DRIL
 from algorithms.imitation.gail import GAIL
 from algorithms.imitation.gmmil import GMMIL
@@ -28,4 +29,5 @@ IMITATION_MODULES: dict[str, type[ImitationModule]] = {
     "constant": Constant,
     "dril": DRIL,
     "red": RED,
+    "dagger": DAgger,
 }

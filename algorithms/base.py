@@ -166,6 +166,7 @@ class ImitationModule(nn.Module, ABC):
     supports_on_policy: ClassVar[bool] = True
     uses_demonstrations: ClassVar[bool] = True
     provides_rewards: ClassVar[bool] = True  # False: there is nothing for a learner to train on
+    queries_expert: ClassVar[bool] = False  # True: instead, an expert says what to do wherever the learner comes
     rewards_any_row: ClassVar[bool] = True  # False: a reward hangs on when, or by whom, a row was collected
     pretraining_iterations: int = 0
     config: ImitationConfig

@@ -9,12 +9,15 @@ import torch
 
 from algorithms import LEARNERS
 from algorithms.base import Context, ImitationModule, Learner
+from algorithms.imitation.dagger import DAgger
 from conf.errors import UserError
 from environments.construction import Spaces, spaces_of
 from environments.formats import read_demonstrations
 from environments.vector import VectorEnvironment
 from memory.demonstrations import Demonstrations
+from training.aggregation import Aggregation
 from training.config import Config, imitation_class, learner_class
+from training.experts import make_expert
 from training.phases import CloningPhase, ImitationPretraining, Interaction, Phase
 
 BUNDLED = Path(__file__).resolve().parents[1] / "environments" / "demonstrations"
@@ -34,7 +37,10 @@ class Parts:
 
     @property
     def demonstration_return(self) -> float | None:
-        """Mean return of the demonstrations that are used; None where they carry no rewards, or there are none."""
+        """Mean return of the demonstrations that are used, or of an expert that labels, alone; None where unknown."""
+        for phase in self.phases:
+            if isinstance(phase, Aggregation):
+                return phase.expert_return
         return self.demonstrations.mean_return if self.demonstrations else None
 
 
@@ -79,7 +85,9 @@ def build(config: Config) -> Parts:
         phases.append(CloningPhase(learner.policy, demonstrations, options, batch_size, config.seeds))
     if demonstrations and config.steps:
         phases.append(ImitationPretraining(imitation, demonstrations, config.training.batch_size))
-    if config.steps:
+    if config.steps and isinstance(imitation, DAgger):
+        phases.append(_aggregation(config, spaces, learner, imitation))
+    elif config.steps:
         phases.append(_interaction(config, spaces, learner, imitation, demonstrations))
     return Parts(spaces, context, learner, imitation, demonstrations, phases)
 
@@ -97,6 +105,21 @@ def _interaction(
         memory.prefill(prefill)
     envs = VectorEnvironment(config.env, spaces, config.seeds)
     return Interaction(envs, learner, imitation, memory, demonstrations, config.steps)
+
+
+def _aggregation(config: Config, spaces: Spaces, learner: Learner, imitation: DAgger) -> Aggregation:
+    expert = make_expert(imitation.config.expert, imitation.config.expert_index, spaces)
+    return Aggregation(
+        imitation,
+        learner.policy,
+        expert,
+        config.env,
+        spaces,
+        config.seeds,
+        torch.device(config.device),
+        config.training.batch_size,
+        config.steps,
+    )
 
 
 def check_spaces(config: Config, spaces: Spaces) -> None:

@@ -129,15 +129,7 @@ def check_combinations(config: Config) -> None:
     learner.check(config.reinforcement, config.training, config.env.num_envs)
     if learner.on_policy:
         check_on_policy(config, module)
-    if not module.provides_rewards and config.steps > 0:
-        raise UserError(
-            f"steps={config.steps}: algorithm={config.algorithm} takes no environment steps; "
-            "set bc_pretraining.iterations instead"
-        )
-    if config.steps == 0 and not config.bc_pretraining.used:
-        raise UserError(
-            "nothing to train: steps=0, bc_pretraining.iterations=0 and bc_pretraining.epochs=0; set one above 0"
-        )
+    check_steps(config, module)
     if imitation.state_only:
         needs_actions = {
             "bc_pretraining.iterations": config.bc_pretraining.iterations > 0,
@@ -158,6 +150,21 @@ def check_combinations(config: Config) -> None:
     if config.env.backend == "envpool":
         load_envpool()
     check_device(config.device)
+
+
+def check_steps(config: Config, module: type[ImitationModule]) -> None:
+    """Is there something to train, in the environment or outside of it?"""
+    if module.queries_expert and config.steps == 0:
+        raise UserError(f"steps=0: algorithm={config.algorithm} learns in its environment steps; expected at least 1")
+    if not module.provides_rewards and not module.queries_expert and config.steps > 0:
+        raise UserError(
+            f"steps={config.steps}: algorithm={config.algorithm} takes no environment steps; "
+            "set bc_pretraining.iterations instead"
+        )
+    if config.steps == 0 and not config.bc_pretraining.used:
+        raise UserError(
+            "nothing to train: steps=0, bc_pretraining.iterations=0 and bc_pretraining.epochs=0; set one above 0"
+        )
 
 
 def check_name(algorithm: str, learner: type[Learner]) -> None:

@@ -63,6 +63,8 @@ class Loop:
         self.warned = False
         self.log_due = False
         self.signal_number = 0
+        for phase in parts.phases:
+            phase.open(folder)
         if resumed:
             self._load(resumed)
         # Last, because it cuts the tables back to the checkpoint: nothing may be refused after it.

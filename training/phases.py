@@ -4,6 +4,7 @@ Each advances by one small step, so that the loop can evaluate, log, checkpoint 
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -34,6 +35,10 @@ class Phase(Protocol):
     @property
     def stride(self) -> int:
         """Steps that the last call of `advance` took."""
+        ...
+
+    def open(self, folder: Path) -> None:
+        """The run's folder, before anything is trained or loaded, for what does not belong in a checkpoint."""
         ...
 
     def advance(self) -> Metrics: ...
@@ -139,6 +144,9 @@ class CloningPhase:
         if self.stopping is not None:
             self.stopping.load_state_dict(state["stopping"])
 
+    def open(self, folder: Path) -> None:
+        return
+
     def finish(self) -> None:
         return
 
@@ -159,6 +167,9 @@ class ImitationPretraining:
 
     def advance(self) -> Metrics:
         return self.imitation.pretrain(self.demonstrations.sample(self.batch_size))
+
+    def open(self, folder: Path) -> None:
+        return
 
     def finish(self) -> None:
         self.imitation.finish_pretraining(self.demonstrations)
@@ -202,6 +213,9 @@ class Interaction:
             cloned = expert_batch if imitation.config.bc_aux_loss else None
             metrics |= learner.update(relabelled, cloned, self.envs.steps / self.length)
         return metrics
+
+    def open(self, folder: Path) -> None:
+        return
 
     def finish(self) -> None:
         return

@@ -18,7 +18,11 @@ from training.phases import Interaction
 # What may differ between a run and its continuation; nothing of it changes what has been computed so far.
 CHANGEABLE = ("steps", "threads", "device", "debug", "save_trajectories", "render", "output_folder", "resume")
 CHANGEABLE_SECTIONS = ("logging.", "checkpoint.", "evaluation.")
-SCHEDULES = ("training.learning_rate_schedule", "reinforcement.clip_range_schedule")  # over all steps of a run
+SCHEDULES = (  # over all steps of a run
+    "training.learning_rate_schedule",
+    "reinforcement.clip_range_schedule",
+    "imitation.cloning.learning_rate_schedule",
+)
 CHECKPOINT_KEYS = {"phase", "step", "seconds", "warned", "log_due", "best_returns", "best_policy", "records", "parts"}
 
 

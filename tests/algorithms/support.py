@@ -48,6 +48,12 @@ class Walk(gymnasium.Env[np.ndarray, np.ndarray]):
         return self.state.copy(), float(self.state[0]), bool(abs(self.state[0]) > 1), False, {}
 
 
+def push_back(observations: np.ndarray) -> np.ndarray:
+    """An expert for Walk: towards 0. Its action 1 is the one that does not push."""
+    actions: np.ndarray = np.clip(1 - 2 * observations[:, :1], -1.0, 3.0)
+    return actions
+
+
 if WALK not in gymnasium.registry:
     gymnasium.register(id=WALK, entry_point=partial(Walk), max_episode_steps=12)
 
@@ -111,7 +117,7 @@ def shrink(section: Section) -> Any:
         value = getattr(section, field.name)
         if isinstance(value, Section):
             shrink(value)
-        elif field.name in SMALL:
+        elif field.name in SMALL and value:
             setattr(section, field.name, SMALL[field.name])
     return section
 
@@ -132,7 +138,11 @@ def write_demonstrations(path: Path, episodes: int = 4, length: int = 8, seed: i
 
 def default_options(module: str, learner: str, **options: Any) -> Any:
     """Options of a module, small, and such that the learner can be used in Walk, whose episodes end early."""
-    defaults = {"absorbing": False, "allow_variable_horizon": True} if LEARNERS[learner].on_policy else {}
+    defaults: dict[str, Any] = {}
+    if LEARNERS[learner].on_policy:
+        defaults = {"absorbing": False, "allow_variable_horizon": True}
+    if IMITATION_MODULES[module].queries_expert:
+        defaults["expert"] = "tests.algorithms.support:push_back"
     return shrink(IMITATION_MODULES[module].config_class(**(defaults | options)))
 
 
@@ -156,7 +166,7 @@ def make_config(
         "imitation": options,
         "training": TrainingConfig(start=0, interval=16, batch_size=8) if on_policy else TrainingConfig(8, 1, 8),
     }
-    if not IMITATION_MODULES[module].provides_rewards:
+    if not IMITATION_MODULES[module].provides_rewards and not IMITATION_MODULES[module].queries_expert:
         defaults |= {"steps": 0, "bc_pretraining": BCPretrainingConfig(iterations=3)}
     config = Config(**(defaults | fields))
     check_combinations(config)

@@ -27,6 +27,7 @@ PAIRS = [
     for learner in LEARNERS
     for module in IMITATION_MODULES
     if IMITATION_MODULES[module].supports_on_policy or not LEARNERS[learner].on_policy
+    if not IMITATION_MODULES[module].queries_expert  # hardly any of these options applies
 ]
 
 

@@ -64,6 +64,12 @@ RUNS = {
         *ROLLOUTS,
         *("bc_pretraining.iterations=10", "imitation.bc_aux_loss=true"),
     ],
+    "DAgger on PPO": [
+        *("algorithm=DAgger", "learner=ppo", "env=pendulum", "env.num_envs=2", "runs=2", "training.batch_size=16"),
+        *("imitation.expert=tests.training.test_aggregation:swing", "reinforcement.normalise_observations=true"),
+        *("imitation.round_min_steps=10", "imitation.round_min_episodes=1", "imitation.cloning.epochs=2"),
+        *("imitation.beta_schedule=exponential", "imitation.expert_episodes=1"),
+    ],
     "PPO, discrete": ["algorithm=PPO", *ROLLOUTS, "env=cartpole"],
 }
 
