@@ -1,12 +1,16 @@
 """Every preset composes on its algorithm, with the published values; every search space is one."""
 
+import re
+
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep
 from omegaconf import OmegaConf
 
+from algorithms.learners.ppo import PPOConfig
 from tests.training.helpers import configured
 from training.cli import CONF
+from training.config import Config
 
 NAMES = sorted(path.stem for path in (CONF / "optimised_hyperparameters").glob("*.yaml"))
 PRESETS = [name for name in NAMES if "_seals_" not in name]
@@ -79,8 +83,56 @@ OWN = {
 }
 
 
+# Of the same publication: batch, L2 term, learning rate and epochs.
+CLONED = {
+    "ant": (16, 2.350251568550711e-5, 0.0017601048183920826, 5),
+    "half_cheetah": (64, 0.005728455628518169, 0.008056922426724927, 20),
+    "hopper": (64, 1.3610189916104634e-6, 0.0007172435323620212, 20),
+    "swimmer": (16, 4.37857842825771e-5, 0.0016370547173923296, 10),
+    "walker": (32, 0.0014680228143404998, 0.0003034620018780926, 20),
+}
+# Epochs behind a round, the expert's share in rounds 0, 1 and 2, episodes of a round, and steps.
+AGGREGATED = {
+    "ant": (10, (1.0, 14 / 15, 13 / 15), 5, 100_000),
+    "half_cheetah": (5, (1.0, 0.7, 0.49), 5, 60_000),
+    "hopper": (1, (1.0, 0.7, 0.49), 10, 100_000),
+    "swimmer": (1, (1.0, 14 / 15, 13 / 15), 3, 100_000),
+    "walker": (5, (1.0, 0.7, 0.49), 5, 100_000),
+}
+
+
 def test_every_preset_is_checked() -> None:
-    assert {name for name in NAMES if name not in PRESETS} == set(OWN)
+    others = {f"BC_seals_{name}" for name in CLONED} | {f"DAgger_seals_{name}" for name in AGGREGATED}
+    assert {name for name in NAMES if name not in PRESETS} == set(OWN) | others
+
+
+@pytest.mark.parametrize("environment", CLONED)
+def test_published_values_of_cloning(environment: str) -> None:
+    config = configured("algorithm=BC", f"optimised_hyperparameters=BC_seals_{environment}")
+    cloning = config.bc_pretraining
+    assert (config.training.batch_size, cloning.l2_weight, cloning.learning_rate, cloning.epochs) == CLONED[environment]
+    assert (cloning.iterations, cloning.entropy_weight, cloning.weight_decay, config.steps) == (0, 1e-3, 0, 0)
+    check_small_tower(config, environment)
+
+
+@pytest.mark.parametrize("environment", AGGREGATED)
+def test_published_values_of_dagger(environment: str) -> None:
+    config = configured("algorithm=DAgger", f"optimised_hyperparameters=DAgger_seals_{environment}")
+    imitation, cloning = config.imitation, config.imitation.cloning
+    epochs, betas, episodes, steps = AGGREGATED[environment]
+    assert (cloning.epochs, imitation.round_min_episodes, config.steps) == (epochs, episodes, steps)
+    assert [imitation.schedule()(index) for index in range(3)] == pytest.approx(betas)
+    assert (cloning.l2_weight, cloning.learning_rate, cloning.entropy_weight) == (1e-4, 1e-3, 1e-3)
+    assert (config.training.batch_size, cloning.iterations, config.env.num_envs) == (16, 0, 8)
+    check_small_tower(config, environment)
+
+
+def check_small_tower(config: Config, environment: str) -> None:
+    """Gaussian policies of two layers of 32 units and tanh, without normalisation."""
+    learner = config.reinforcement
+    assert isinstance(learner, PPOConfig) and not learner.normalise_observations
+    assert (learner.actor.hidden_size, learner.actor.depth, learner.actor.activation) == (32, 2, "tanh")
+    assert config.env.name == f"seals_{environment}"
 
 
 @pytest.mark.parametrize("preset", OWN)
@@ -120,6 +172,7 @@ def test_published_values_on_ppo(preset: str) -> None:
 def test_both_ends_of_every_searched_range_are_allowed(space: str) -> None:
     searched = dict(OmegaConf.load(CONF / "hyperparameter_search_space" / f"{space}.yaml"))
     searched.pop("defaults", None)
+    fixed = [f"{key}={text[7:-1]}" for key, text in searched.items() if re.fullmatch(r"choice\([^,]*\)", text)]
     for key, text in searched.items():
         value = OverridesParser.create().parse_override(f"{key}={text}").value()
         assert isinstance(value, (str, ChoiceSweep, IntervalSweep))
@@ -127,4 +180,5 @@ def test_both_ends_of_every_searched_range_are_allowed(space: str) -> None:
         algorithm, _, learner = space.partition("_")
         chosen = [f"learner={learner}", "env=seals_hopper"] if learner else []
         for end in ends:
-            configured(f"algorithm={algorithm}", *chosen, f"{key}={end}")
+            if f"{key}={end}" not in fixed:  # those go with all others
+                configured(f"algorithm={algorithm}", *chosen, *fixed, f"{key}={end}")
