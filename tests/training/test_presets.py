@@ -1,7 +1,5 @@
 """Every preset composes on its algorithm, with the published values; every search space is one."""
 
-import re
-
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep
@@ -172,13 +170,16 @@ def test_published_values_on_ppo(preset: str) -> None:
 def test_both_ends_of_every_searched_range_are_allowed(space: str) -> None:
     searched = dict(OmegaConf.load(CONF / "hyperparameter_search_space" / f"{space}.yaml"))
     searched.pop("defaults", None)
-    fixed = [f"{key}={text[7:-1]}" for key, text in searched.items() if re.fullmatch(r"choice\([^,]*\)", text)]
-    for key, text in searched.items():
-        value = OverridesParser.create().parse_override(f"{key}={text}").value()
-        assert isinstance(value, (str, ChoiceSweep, IntervalSweep))
-        ends = [value.start, value.end] if isinstance(value, IntervalSweep) else getattr(value, "list", [value])
-        algorithm, _, learner = space.partition("_")
-        chosen = [f"learner={learner}", "env=seals_hopper"] if learner else []
-        for end in ends:
-            if f"{key}={end}" not in fixed:  # those go with all others
-                configured(f"algorithm={algorithm}", *chosen, *fixed, f"{key}={end}")
+    parsed = {key: OverridesParser.create().parse_override(f"{key}={text}").value() for key, text in searched.items()}
+    assert all(isinstance(value, (str, ChoiceSweep, IntervalSweep)) for value in parsed.values())
+    ends = {
+        key: [value.start, value.end] if isinstance(value, IntervalSweep) else getattr(value, "list", [value])
+        for key, value in parsed.items()
+    }
+    algorithm, _, learner = space.partition("_")
+    chosen = [f"learner={learner}", "env=seals_hopper"] if learner else []
+    first = {key: values[0] for key, values in ends.items()}
+    for key, values in ends.items():
+        for value in values:
+            overrides = [f"{name}={end}" for name, end in (first | {key: value}).items()]
+            configured(f"algorithm={algorithm}", *chosen, *overrides)
