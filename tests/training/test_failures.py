@@ -176,29 +176,6 @@ def test_no_second_process_in_a_folder_and_a_kill(tmp_path: Path) -> None:
     assert status_of(folder)["state"] == "finished"
 
 
-def test_interrupted_sweep_does_not_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    update = SAC.update
-
-    def stopped(learner: SAC, *batches: Any) -> dict[str, torch.Tensor]:
-        os.kill(os.getpid(), signal.SIGINT)
-        return update(learner, *batches)
-
-    monkeypatch.setattr(SAC, "update", Fault(update, 3, stopped))
-    outcome = run("-m", "seed=0,1", "algorithm=SAC", "steps=60", *QUICK, f"output_folder={tmp_path}")
-    assert outcome.status == 130
-    assert [path.name for path in tmp_path.glob("*/*/*") if path.is_dir()] == ["0"]
-
-
-def test_crash_in_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def crash(*_: object) -> None:
-        raise RuntimeError("no such luck")
-
-    monkeypatch.setattr(PendulumEnv, "step", Fault(PendulumEnv.step, 5, crash))
-    outcome = run("-m", "seed=0,1", "algorithm=SAC", "steps=60", *QUICK, f"output_folder={tmp_path}")
-    assert outcome.status == 1
-    assert outcome.error.splitlines()[-1].startswith("failed: RuntimeError: no such luck")
-
-
 def test_too_little_memory(tmp_path: Path) -> None:
     sizes = "reinforcement.actor.hidden_size=3000000"
     outcome = run("algorithm=SAC", *QUICK, sizes, f"output_folder={tmp_path}")

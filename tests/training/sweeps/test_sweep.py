@@ -89,7 +89,8 @@ def test_killed_and_resumed_is_as_if_it_had_not_been(tmp_path: Path) -> None:
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
-    typed = ["-m", "algorithm=SAC", "seed=1", f"steps={100 * LONG}", *QUICK, f"output_folder={tmp_path}"]
+    typed = ["-m", "algorithm=SAC", "seed=1,2", f"steps={100 * LONG}", *QUICK, f"output_folder={tmp_path}"]
+    typed.append("launcher.workers=1")
     process = subprocess.Popen(command(*typed), stderr=subprocess.PIPE, text=True)
     try:
         wait_for(lambda: bool(list(tmp_path.glob("*/*/0/status.json"))))
@@ -103,6 +104,7 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
     assert process.returncode == 128 + signal.SIGTERM
     assert f"go on with resume_sweep={sweep}" in said.splitlines()[-1]
     assert status_of(sweep / "0")["state"] == "interrupted"
+    assert not (sweep / "1").exists()  # it does not go on
 
 
 @pytest.mark.parametrize(
