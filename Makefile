@@ -6,7 +6,7 @@ RUN := $(ENV)/bin/python
 .PHONY: train test lint clean
 
 train: $(ENV)/.installed
-	$(RUN) train.py algorithm=GAIL env=hopper imitation.trajectories=5 steps=100000 precision=bf16
+	$(RUN) train.py algorithm=GAIL env=hopper optimised_hyperparameters=GAIL_fast
 
 test: lint
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto
