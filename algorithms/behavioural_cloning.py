@@ -135,7 +135,7 @@ class BehaviouralCloning:
         total, size = expert_batch.shape[1], self.config.minibatch_size or expert_batch.shape[1]
         metrics: Metrics = {}
         for start in range(0, total, size):
-            part = expert_batch.map(lambda column, start=start: column[:, start : start + size])  # type: ignore[misc]
+            part = expert_batch.map(lambda column, start=start: column[:, start : start + size])  # type: ignore[misc]  # defaults
             loss, found = self._loss(part)
             weight = part.shape[1] / total
             (weight * loss).sum().backward(inputs=parameters)

@@ -23,4 +23,5 @@ def imported(path: str, key: str) -> Callable[..., Any]:
         raise UserError(f"{key}={path} cannot be imported ({reason}); is its folder in PYTHONPATH?") from error
     if not callable(found):
         raise UserError(f"{key}={path} is {type(found).__name__}: expected a function")
-    return found  # type: ignore[no-any-return]
+    function: Callable[..., Any] = found
+    return function

@@ -38,7 +38,7 @@ class FixedHorizonCartPole(CartPoleEnv):
 
     def step(self, action: Any) -> Step:
         self.steps_beyond_terminated = None  # or it would warn of every step behind a fall
-        super().step(action)  # type: ignore[no-untyped-call]
+        super().step(action)  # type: ignore[no-untyped-call]  # Gymnasium states no types here
         assert self.state is not None
         x, _, angle, _ = self.state
         self.state[2] = angle = (angle + math.pi) % (2 * math.pi) - math.pi

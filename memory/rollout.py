@@ -25,6 +25,7 @@ class RolloutMemory:
         self.steps += 1
 
     def prefill(self, demonstrations: Batch) -> None:
+        # Refused before a run begins (training/config.py, check_on_policy); here for whoever builds one by hand.
         raise NotImplementedError("an on-policy learner trains on its own transitions alone")
 
     def batches(self) -> Iterator[Batch]:

@@ -167,7 +167,8 @@ class GaussianActor(OnPolicyActor):
         self.log_std = nn.Parameter(torch.zeros(self.runs, 1, action_size, device=streams.device))
 
     def greedy(self, observations: Float[Tensor, "runs batch observation"]) -> Float[Tensor, "runs batch action"]:
-        return self.network(self.features(observations))  # type: ignore[no-any-return]
+        mean: Tensor = self.network(self.features(observations))
+        return mean
 
     def sample(
         self, observations: Float[Tensor, "runs batch observation"], streams: Streams

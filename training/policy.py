@@ -29,7 +29,7 @@ class SavedPolicy:
     @torch.no_grad()
     def greedy(self, observations: Float[Tensor, "runs batch observation"]) -> Float[Tensor, "runs batch action"]:
         """Actions in the learner's units for the environment's own observations, the same number for each seed."""
-        return self.actor.greedy(self.spaces.observe(observations.numpy()))
+        return self.actor.greedy(self.spaces.observe(observations.cpu().numpy()))
 
 
 def load_policy(path: Path) -> SavedPolicy:

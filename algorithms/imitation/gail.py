@@ -255,7 +255,7 @@ class GAIL(ImitationModule):
     def _rewards_of(self, logits: Logits, log_probs: Logits | None) -> Logits:
         """Before normalisation."""
         without = self.config.model.reward_function == "f" and log_probs is not None
-        return self.reward_function(logits + log_probs if without else logits)  # type: ignore[operator]
+        return self.reward_function(logits + log_probs if without else logits)  # type: ignore[operator]  # both are there
 
     def _rewards(self, batch: Batch, policy: Policy) -> Logits:
         log_probs = None if self.config.model.reward_function == "f" else self._log_probs(batch, policy)

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from algorithms.base import Context, ImitationConfig, ImitationModule, Metrics
+from algorithms.imitation.pretraining import weighted_quantile
 from conf.fields import choice
 from memory.batch import Batch
 from models.actors import Policy
@@ -40,14 +41,6 @@ def squared_distances(rows: Float[Tensor, "runs rows feature"], points: Points) 
     return torch.baddbmm(lengths, rows, points.mT, alpha=-2).clamp_min_(0).div_(rows.shape[-1])
 
 
-def weighted_median(values: Float[Tensor, "runs values"], weights: Float[Tensor, "runs values"]) -> Tensor:
-    """The smallest value [runs] at and below which lies at least half of the weight."""
-    ordered, order = values.sort(-1)
-    below = weights.gather(-1, order).cumsum(-1)
-    index = (below < below[:, -1:] / 2).sum(-1, keepdim=True)
-    return ordered.gather(-1, index).squeeze(-1)
-
-
 def median_distance(
     rows: Float[Tensor, "runs rows feature"],
     points: Points,
@@ -56,7 +49,7 @@ def median_distance(
 ) -> Float[Tensor, " runs"]:
     """The median heuristic for a bandwidth: over all pairs, each weighing the product of its rows' weights."""
     weights = row_weights.unsqueeze(-1) * point_weights.unsqueeze(-2)
-    return weighted_median(squared_distances(rows, points).flatten(1), weights.flatten(1)) + EPSILON
+    return weighted_quantile(squared_distances(rows, points).flatten(1), weights.flatten(1), 0.5) + EPSILON
 
 
 def witness(

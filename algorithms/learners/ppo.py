@@ -176,7 +176,7 @@ class PPO(Learner):
         for minibatch, where in self._minibatches(rows):
             gradients, found = self._gradients(minibatch, clip_range)
             if expert_batch is not None:
-                cloned = expert_batch.map(lambda column, where=where: column[:, where])  # type: ignore[misc]
+                cloned = expert_batch.map(lambda column, where=where: column[:, where])  # type: ignore[misc]  # defaults
                 found = torch.cat([found, self._add_cloning(gradients, cloned)])
             if config.target_kl is not None:
                 below = found[KL] <= KL_TOLERANCE * config.target_kl

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from algorithms.imitation.gmmil import CHUNK, GMMIL, GMMILConfig, squared_distances, weighted_median
+from algorithms.imitation.gmmil import CHUNK, GMMIL, GMMILConfig, squared_distances
+from algorithms.imitation.pretraining import weighted_quantile
 from memory.batch import Batch
 from models.actors import SquashedGaussianActor
 from models.streams import Streams
@@ -70,8 +71,8 @@ def test_distances_far_from_the_origin() -> None:
 def test_weighted_median_by_hand() -> None:
     values = torch.tensor([[3.0, 1.0, 2.0], [3.0, 1.0, 2.0], [4.0, 4.0, 1.0]])
     weights = torch.tensor([[1.0, 1.0, 1.0], [5.0, 1.0, 1.0], [0.5, 0.5, 2.0]])
-    assert weighted_median(values, weights).tolist() == [2.0, 3.0, 1.0]
-    assert weighted_median(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), torch.ones(1, 4)).item() == 2.0  # the lower one
+    assert weighted_quantile(values, weights, 0.5).tolist() == [2.0, 3.0, 1.0]
+    assert weighted_quantile(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), torch.ones(1, 4), 0.5).item() == 2.0  # the lower one
 
 
 def test_three_points_by_hand() -> None:
