@@ -60,6 +60,8 @@ def check_overrides(overrides: list[Override], several: bool) -> None:
             raise UserError(f"{text}: no key can be removed; expected {key.removeprefix('~')}=<value>")
         if key in SECTIONS:
             raise UserError(f"{text}: {SECTIONS[key]}; leave it out")
+        if key not in known_keys() and key not in GROUPS:  # before Hydra complains of something else that is missing
+            raise UserError(unknown_key(key, None))
         if key in GROUPS and (override.is_add() or override.is_force_add()):
             raise UserError(f"{text}: {key} already has a value; write {text.lstrip('+')}")
         if override.is_sweep_override():
