@@ -29,8 +29,9 @@ from models.streams import Streams
 from scripts import stable_baselines3_policy
 from scripts.demonstration_checks import environment_facts
 from scripts.demonstration_layouts import narrowing
-from scripts.provenance import git_commit, load_checked, sha256, training_command, versions, without_paths
+from scripts.provenance import git_commit, load_checked, sha256, versions, without_paths
 from scripts.rollouts import Act, Actions, Observations, greedy, play
+from training import checkpoint
 from training.policy import SavedPolicy
 
 
@@ -51,6 +52,21 @@ class PolicySource:
         if not self.path.is_dir():
             return self.path
         return next((self.path / name for name in names if (self.path / name).is_file()), self.path / names[-1])
+
+
+def halved(source: PolicySource, output: Path) -> Path:
+    """The policy in half the bytes: its weights rounded to 16 bits. Returns `output`.
+
+    Raises:
+        UserError: it is no policy of ours.
+    """
+    content = checkpoint.load(source.file)
+    if "state" not in content:
+        raise UserError(f"{source.file} is not a policy file of this program")
+    weights = content["state"].items()
+    content["state"] = {name: value.half() if value.dtype == torch.float32 else value for name, value in weights}
+    checkpoint.save(output, content)
+    return output
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,12 +209,11 @@ def provenance(
     source: PolicySource, player: Player, seed: int, returns: np.ndarray, command: str | None, author: str, licence: str
 ) -> dict[str, Attribute]:
     """What is known about a recording, for the file and its datasheet."""
-    trained = without_paths(command) if command else training_command(source.file)
     return {
         "environment_id": player.environment_id,
         **player.facts,
         "author": author,
-        "command": trained or "not recorded",
+        "command": without_paths(command) if command else "not recorded",
         "policy": source.file.name,
         "policy_sha256": sha256(source.file),
         "seed": seed,

@@ -16,6 +16,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from scripts import demonstration_inspection, demonstration_recording, demonstra
 from scripts.demonstration_checks import ACTIONS, prepared
 from scripts.demonstration_layouts import converted
 from scripts.demonstration_recording import PolicySource, datasheet_path
+from scripts.provenance import training_command
 
 BUNDLED = Path(__file__).resolve().parents[1] / "environments" / "demonstrations"
 LICENCE = "MIT"
@@ -109,6 +111,7 @@ def _add_record(command: argparse.ArgumentParser) -> None:
     command.add_argument("--author", default="not stated", help="who made the demonstrations, for the datasheet")
     command.add_argument("--licence", default=LICENCE, help="of the demonstrations (default: %(default)s)")
     command.add_argument("--minimum-return", type=float, help="write nothing if the mean return is below this")
+    command.add_argument("--keep-policy", type=Path, help="file for the policy, in 16 bits, as it then plays")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -136,7 +139,7 @@ def list_sets(options: argparse.Namespace) -> None:
         if not folder.is_dir():
             raise UserError(f"{folder} is not a folder")
         for path in sorted(folder.iterdir()):
-            if path.suffix not in (".md", ".png", ".json") and not path.name.startswith("."):
+            if path.suffix not in (".md", ".png", ".json", ".pt") and not path.name.startswith("."):
                 found.append(summary(path))
     if options.json:
         print(json.dumps(found))
@@ -180,12 +183,17 @@ def record(options: argparse.Namespace) -> None:
     form = for_output(output, options.format)
     if options.episodes < 1 or options.seed < 0 or (options.workers or 1) < 1:
         raise UserError("--episodes, --seed, --workers: expected at least 1, 0 and 1")
-    for path in (output, datasheet_path(output)):
+    kept: Path | None = options.keep_policy
+    for path in (output, datasheet_path(output), *([kept] if kept else [])):
         check_free(path, options.overwrite)
     source = PolicySource(options.policy, options.env, options.run_index, options.sampled, options.adapt)
+    command = options.command or training_command(source.file)
+    folder = output.with_name(f".{output.name}.recording")
+    folder.mkdir(parents=True, exist_ok=True)
+    if kept:
+        source = replace(source, path=demonstration_recording.halved(source, folder / kept.name))
     player = demonstration_recording.load(source)
     workers = options.workers or demonstration_recording.default_workers(options.episodes)
-    folder = output.with_name(f".{output.name}.recording")
     trajectories = demonstration_recording.recorded(source, options.episodes, options.seed, workers, folder)
     returns = np.array([trajectory.episode_return for trajectory in trajectories])
     if options.minimum_return is not None and not returns.mean() >= options.minimum_return:
@@ -193,12 +201,14 @@ def record(options: argparse.Namespace) -> None:
         limit = f"--minimum-return {options.minimum_return:g}"
         raise UserError(f"mean return {returns.mean():.2f} is below {limit}: nothing written")
     facts = demonstration_recording.provenance(
-        source, player, options.seed, returns, options.command, options.author, options.licence
+        source, player, options.seed, returns, command, options.author, options.licence
     )
     content = DemonstrationSet(trajectories, facts)
     say_losses(form.losses(content), form.name)
     form.write(output, content)
     datasheet_path(output).write_text(demonstration_recording.datasheet(output, form.description, content))
+    if kept:
+        source.file.replace(kept)
     demonstration_recording.remove(folder)
     print(f"{output}: {options.episodes} episodes, return {returns.mean():.2f} +- {returns.std():.2f}")
 

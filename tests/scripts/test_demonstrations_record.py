@@ -95,6 +95,33 @@ def test_the_datasheet_says_where_it_comes_from(policy: Path, tmp_path: Path) ->
     assert "/home" not in text
 
 
+def test_the_policy_that_is_kept_is_the_one_that_plays(policy: Path, tmp_path: Path) -> None:
+    kept, output = tmp_path / "hopper.pt", tmp_path / "hopper.hdf5"
+    assert record(policy, output, "--keep-policy", str(kept)) == 0
+    assert kept.stat().st_size < policy.stat().st_size
+    assert record(kept, tmp_path / "again.hdf5") == 0
+    first, again = (read_d4rl(tmp_path / name) for name in ("hopper.hdf5", "again.hdf5"))
+    assert all(np.array_equal(a.observations, b.observations) for a, b in zip(first, again, strict=True))
+    sheet = (tmp_path / "hopper.md").read_text()
+    assert hashlib.sha256(kept.read_bytes()).hexdigest() in sheet
+    assert "| trained by | `python train.py algorithm=SAC env.demonstrations=mine.hdf5` |" in sheet
+    exact, rounded = (dict(load_policy(path).actor.state_dict()) for path in (policy, kept))
+    assert all(torch.equal(exact[name].half().float(), rounded[name]) for name in exact)
+
+
+def test_a_policy_is_not_kept_where_nothing_is_written(
+    policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "hopper.pt"
+    options = ("--keep-policy", str(kept))
+    assert record(policy, tmp_path / "hopper.hdf5", "--minimum-return", "1e6", *options) == 2
+    assert not list(tmp_path.iterdir())
+    kept.write_bytes(b"mine")
+    assert record(policy, tmp_path / "hopper.hdf5", *options) == 2
+    assert f"{kept} exists" in capsys.readouterr().err
+    assert kept.read_bytes() == b"mine"
+
+
 def test_other_simulators_have_no_infos() -> None:
     def act(observations: np.ndarray) -> np.ndarray:
         return np.zeros((len(observations), 1), np.float32)
