@@ -26,7 +26,7 @@ from scripts.provenance import ROOT, without_paths
 from training.folder import new_folder
 
 RESULTS = ROOT / "docs" / "results"
-OF_THE_MACHINE = ("host", "process")  # in status.json
+OF_THE_MACHINE = ("host", "process", "process_start")  # in status.json
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,7 @@ class Status:
             "host": platform.node(),
             "device": device,
             "process": os.getpid(),
+            "process_start": process_start(os.getpid()),
             "python": platform.python_version(),
             "versions": {name: _version(name) for name in PACKAGES},
         }
@@ -104,14 +105,23 @@ def mark_ended(folder: Path, state: str, error: str | None) -> None:
 
 def running_process(status: dict[str, Any]) -> int | None:
     """The process that is still at work on a run, if there is one on this machine."""
-    process = status.get("process")
+    process, start = status.get("process"), status.get("process_start")
     if status.get("state") != "running" or status.get("host") != platform.node() or process == os.getpid():
         return None
+    return process if process and start is not None and process_start(process) == start else None
+
+
+def process_start(process: int) -> int | None:
+    """When it began, in clock ticks since the machine did: another process with its number began at another time.
+
+    None where it has ended, or the system does not tell.
+    """
     try:
-        arguments = Path(f"/proc/{process}/cmdline").read_bytes()
+        # Behind the name, which may hold anything: the state is field 3 of proc(5), the start is field 22.
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    return process if b"train" in arguments else None
+    return None if fields[0] in "ZX" else int(fields[19])
 
 
 def _version(package: str) -> str | None:

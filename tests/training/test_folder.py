@@ -6,6 +6,7 @@ import platform
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from training.folder import (
     Table,
     mark_ended,
     new_folder,
+    process_start,
     read_status,
     read_table,
     running_process,
@@ -105,15 +107,21 @@ def test_end_is_marked_over_a_damaged_status(damage: bytes, tmp_path: Path) -> N
 
 def test_running_process() -> None:
     here = {"state": "running", "host": platform.node()}
-    program = [sys.executable, "-c", "print(flush=True); input() # train"]
-    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        assert other.stdout and other.stdout.readline()  # it runs by now
-        assert running_process({**here, "process": other.pid}) == other.pid
-        assert running_process({**here, "process": other.pid, "state": "interrupted"}) is None
-        assert running_process({**here, "process": other.pid, "host": "elsewhere"}) is None
+    program = [sys.executable, "-c", "input()"]
+    with subprocess.Popen(program, stdin=subprocess.PIPE) as other:
+        start = process_start(other.pid)
+        assert start is not None
+        status = {**here, "process": other.pid, "process_start": start}
+        assert running_process(status) == other.pid
+        assert running_process({**status, "process_start": start - 1}) is None  # an earlier one with this number
+        assert running_process({**status, "state": "interrupted"}) is None
+        assert running_process({**status, "host": "elsewhere"}) is None
         other.kill()
-    assert running_process({**here, "process": other.pid}) is None
-    assert running_process({**here, "process": os.getpid()}) is None
+        while process_start(other.pid) is not None:  # it is a zombie then: its parent has not asked for it
+            time.sleep(0.01)
+        assert running_process(status) is None
+    assert running_process(status) is None
+    assert running_process({**here, "process": os.getpid(), "process_start": process_start(os.getpid())}) is None
     assert running_process({}) is None
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from conf.errors import UserError
-from training.folder import mark_ended, read_status, running_process
+from training.folder import mark_ended
 from training.sweeps.launchers import Launcher
 from training.sweeps.plan import Job
 from training.sweeps.states import LiveTable, job_state
@@ -29,37 +29,26 @@ class Crew:
     def __init__(self, sweep: Path, launcher: Launcher, table: LiveTable) -> None:
         self.sweep, self.launcher, self.table = sweep, launcher, table
         self.submitted: set[str] = set()
-        self.orphans: set[str] = set()  # of an earlier process of this sweep, which is gone
 
     def start(self, jobs: Sequence[Job]) -> None:
         """Begin, go on with, or retry what has not finished."""
         unfinished = [job for job in jobs if job_state(self.sweep / job.name).state != "finished"]
         self.table.add(unfinished)
         names = [job.name for job in unfinished]
-        self.orphans |= {name for name in names if running_process(read_status(self.sweep / name))}
-        ready = [name for name in names if name not in self.orphans]
-        self.submitted |= set(ready)
-        self.launcher.submit(ready)
+        self.submitted |= set(names)
+        self.launcher.submit(names)
 
     def wait(self) -> set[str]:
         """Names of jobs that have ended, some time after the first of them did; none where none is left."""
-        while self.submitted or self.orphans:
+        while self.submitted:
             ended = self.launcher.ended(POLL)
             for name, reason in ended.items():
                 self._account_for(name, reason)
             self.submitted -= set(ended)
-            self._adopt()
             self.table.refresh(ended)
             if ended:
                 return set(ended)
         return set()
-
-    def _adopt(self) -> None:
-        """An orphan ends by itself, with a checkpoint; then it is a job like others."""
-        gone = [name for name in self.orphans if not running_process(read_status(self.sweep / name))]
-        self.orphans -= set(gone)
-        self.submitted |= set(gone)
-        self.launcher.submit(gone)
 
     def _account_for(self, name: str, reason: str | None) -> None:
         folder = self.sweep / name

@@ -11,13 +11,26 @@ import select
 import signal
 import sys
 import traceback
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
-import training.loop
-import training.pictures
-import training.report  # noqa: F401  # all of them so that no job has to import them
 from training.sweeps.job import end_with_parent, log_path, run_job
+from training.sweeps.plan import composed
+
+# What a job would import by itself. MuJoCo is left out: with MUJOCO_GL=egl it opens a display when it is imported,
+# which would not survive a fork.
+PRELOADED = (
+    "matplotlib.backends.backend_agg",
+    "torch._dynamo",  # a second, for the first optimiser
+    "torch.utils.tensorboard",
+    "training.loop",
+    "training.pictures",
+    "training.report",
+    "training.run",
+)
+STOPS = {signal.SIGTERM}
 
 
 class ForkServer:
@@ -29,6 +42,7 @@ class ForkServer:
         self.open = True
 
     def serve(self) -> None:
+        preload()
         wake, woken = os.pipe()
         os.set_blocking(woken, False)
         signal.set_wakeup_fd(woken)
@@ -53,10 +67,12 @@ class ForkServer:
 
     def _fork(self, job: dict[str, Any]) -> None:
         server = os.getpid()
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # a child would take it for the server's, and work on
         process = os.fork()
         if process == 0:
             become_job(server, Path(job["sweep"]), job["name"], job["extra"])
         self.children[process] = job["name"]
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
 
     def _stop(self) -> None:
         self.open = False
@@ -77,6 +93,14 @@ class ForkServer:
             self._stop()
 
 
+def preload() -> None:
+    """Do once what every job would do again."""
+    for module in PRELOADED:
+        with suppress(ImportError):  # a job says what it misses, if it needs it
+            import_module(module)
+    composed(["algorithm=BC"])  # Hydra's plugins and parsers are slow the first time
+
+
 def become_job(server: int, sweep: Path, name: str, extra: list[str]) -> NoReturn:
     """Never returns: the child ends with its job."""
     status = 1
@@ -84,6 +108,7 @@ def become_job(server: int, sweep: Path, name: str, extra: list[str]) -> NoRetur
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
         end_with_parent(server)
         log_path(sweep, name).parent.mkdir(parents=True, exist_ok=True)
         with open(os.devnull) as nothing, log_path(sweep, name).open("a") as log:

@@ -1,12 +1,15 @@
 """One job of a sweep, in a process of its own: begins it, goes on with it, or leaves a finished one alone."""
 
 import ctypes
+import fcntl
+import math
 import os
 import signal
 import sys
+import time
 import traceback
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -32,18 +35,26 @@ ATTEMPTS = "attempts"  # begun, and of no more use: no checkpoint to go on from
 
 def run_job(sweep: Path, name: str, extra: Sequence[str] = ()) -> int:
     """Exit status as of train.py; whatever happens is also in the job's `status.json`."""
+    with _alone(sweep, name):
+        if read_status(sweep / name).get("state") == "finished":
+            return 0
+        return _run(sweep, name, extra)
+
+
+def _run(sweep: Path, name: str, extra: Sequence[str]) -> int:
     folder = sweep / name
-    if read_status(folder).get("state") == "finished":
-        return 0
     overrides = [*extra, *load_plan(sweep).job(name).overrides]  # what was typed goes before what the launcher adds
     try:
-        if process := running_process(read_status(folder)):
-            raise UserError(f"process {process} is still at work on {folder}")
         resumable = _resumable(folder)
         if not resumable:
             _put_away(sweep, name)
-        _train(sweep, name, [*overrides, f"resume={quoted(folder)}"] if resumable else overrides)
-        return 0
+        result = _train(sweep, name, [*overrides, f"resume={quoted(folder)}"] if resumable else overrides)
+        if math.isfinite(result):
+            return 0
+        mark_ended(
+            folder, "failed", f"the last evaluation gave {result}"
+        )  # nobody can use it, and a sweep has to say so
+        return 1
     except KeyboardInterrupt as error:
         print(f"interrupted: {error}", file=sys.stderr)
         return int(getattr(error, "exit_status", 130))
@@ -56,6 +67,22 @@ def run_job(sweep: Path, name: str, extra: Sequence[str] = ()) -> int:
         traceback.print_exc()
         _mark_failed(folder, f"{type(error).__name__}: {error}")
         return 1
+
+
+@contextmanager
+def _alone(sweep: Path, name: str) -> Iterator[None]:
+    """Wait for another process that is at work on this job.
+
+    An earlier process of the sweep may have been killed a moment ago, and its jobs may be writing their checkpoints,
+    or be about to say in `status.json` that they exist. Hence a lock, which ends with whoever holds it.
+    """
+    path = log_path(sweep, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as log:
+        fcntl.flock(log, fcntl.LOCK_EX)
+        while running_process(read_status(sweep / name)):  # somebody has resumed it by hand
+            time.sleep(1)
+        yield
 
 
 def log_path(sweep: Path, name: str) -> Path:
@@ -85,7 +112,7 @@ def _put_away(sweep: Path, name: str) -> None:
         os.rename(folder, kept)  # over an empty folder
 
 
-def _train(sweep: Path, name: str, overrides: Sequence[str]) -> None:
+def _train(sweep: Path, name: str, overrides: Sequence[str]) -> float:
     register_schemas()
     GlobalHydra.instance().clear()
     place = ["hydra.mode=MULTIRUN", f"hydra.sweep.dir={quoted(sweep)}", f"hydra.sweep.subdir={quoted(Path(name))}"]
@@ -96,7 +123,7 @@ def _train(sweep: Path, name: str, overrides: Sequence[str]) -> None:
     composed = composed.copy()
     with open_dict(composed):
         del composed["hydra"]
-    train(composed)
+    return train(composed)
 
 
 def _mark_failed(folder: Path, error: str) -> None:

@@ -196,10 +196,9 @@ class Optimisation:
 
     def _account_for(self, crew: Crew, trials: list[Trial], prefix: str) -> None:
         """Take in the scores of trials whose runs have all ended."""
-        at_work = crew.submitted | crew.orphans
         for trial in [trial for trial in trials if trial.state == "running"]:
             jobs = self.jobs.get(prefix + trial.name, [])
-            if not any(job.name in at_work for job in jobs):
+            if not any(job.name in crew.submitted for job in jobs):
                 self._measure(trial, prefix)
                 print(f"trial {prefix}{trial.name}: {described(trial)}", file=sys.stderr)
                 if prefix == "":
