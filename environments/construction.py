@@ -1,5 +1,7 @@
 """Making one environment: by name or Gymnasium id, checked, and able to go back to where it was."""
 
+import functools
+import sys
 import warnings
 from dataclasses import dataclass, fields, replace
 from typing import Any, SupportsFloat
@@ -149,12 +151,29 @@ class ResumableEnvironment(gymnasium.Wrapper):
         return observation
 
 
+@functools.cache
+def _hear_mujoco() -> None:
+    """Its warnings on stderr, without a log file in the working directory, and without the one on Gymnasium's models:
+    that HalfCheetah scales its masses in a manner that MuJoCo will give up, at every environment that is made."""
+    try:
+        import mujoco
+    except ImportError:
+        return
+
+    def warn(message: str) -> None:
+        if "settotalmass" not in message:
+            print(f"MuJoCo: {message}", file=sys.stderr)
+
+    mujoco.set_mju_user_warning(warn)
+
+
 def make_environment(environment_id: str, render_mode: str | None = None) -> ResumableEnvironment:
     """One environment, with its time limit.
 
     Raises:
         UserError: there is no such environment, or something that it needs is not installed.
     """
+    _hear_mujoco()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # v4 is chosen on purpose: D4RL's data fits it

@@ -53,7 +53,8 @@ def training_command(policy: Path) -> str | None:
     if not overrides.is_file():
         return None
     saved: Any = OmegaConf.to_object(OmegaConf.load(overrides))
-    kept = [str(item) for item in saved if not str(item).startswith("output_folder=")]
+    latest = {str(item).split("=")[0]: str(item) for item in saved}  # a resumed run has its new values at the end
+    kept = [item for key, item in latest.items() if key not in ("output_folder", "logging.progress")]
     return without_paths(" ".join(["python train.py", *kept]))
 
 

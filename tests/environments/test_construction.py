@@ -1,6 +1,7 @@
 """One environment: what is refused, how actions are scaled, and going back to a saved point."""
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -128,3 +129,18 @@ def test_a_fresh_copy_goes_back_to_a_saved_point(episode: int, steps: int) -> No
         if rest[1] or rest[2]:
             np.testing.assert_array_equal(env.reset()[0], other.reset()[0])
             again.reset()
+
+
+def test_mujocos_warnings_are_said_and_leave_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import mujoco
+
+    monkeypatch.chdir(tmp_path)
+    env: Any = make_environment("HalfCheetah-v4").unwrapped
+    assert capfd.readouterr().err == ""
+    env.reset(seed=0)
+    env.data.qacc[:] = np.nan
+    mujoco.mj_checkAcc(env.model, env.data)
+    assert capfd.readouterr().err.startswith("MuJoCo: Nan, Inf or huge value in QACC")
+    assert not list(tmp_path.iterdir())
