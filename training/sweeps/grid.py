@@ -27,7 +27,7 @@ def run_grid(typed: Sequence[Override]) -> int:
         SweepInterruptedError: a signal came.
     """
     own, options, plan = opened(typed, SweepConfig)
-    jobs = planned_grid(own, options.sweep.pack_seeds, plan)
+    jobs = planned_jobs(packed(grid(own), options.sweep.pack_seeds), plan)
     if plan.folder == Path():
         plan.folder = sweep_folder(own, "sweep")
     with alone(plan.folder):
@@ -59,10 +59,10 @@ def replaced(saved: Iterable[str], typed: Sequence[Override]) -> list[Override]:
     return [*(old for old in parse_overrides(saved) if old.key_or_group not in keys), *typed]
 
 
-def planned_grid(overrides: Sequence[Override], pack_seeds: int, plan: Plan) -> list[Job]:
-    """The jobs of a grid, numbered on from those that are planned already; all of them checked."""
+def planned_jobs(wanted: Sequence[tuple[str, ...]], plan: Plan) -> list[Job]:
+    """Jobs from the overrides of runs, numbered on from those that are planned already; all of them checked."""
     before = {job.overrides for job in plan.jobs}
-    runs = [run for run in packed(grid(overrides), pack_seeds) if run not in before]
+    runs = [run for run in wanted if run not in before]
     first = len(plan.jobs)
     keys = {job.key for job in plan.jobs}
     jobs: list[Job] = []

@@ -77,13 +77,15 @@ def chosen_environments(
 
 def environment(name: str, demonstrations: str | None) -> Overrides:
     """Its overrides, with its own file of the folder `demonstrations`. Raises UserError where there is not one."""
-    if demonstrations is None:
-        return (f"env={name}",)
-    folder = Path(demonstrations)
-    files = sorted(path for path in folder.glob("*") if re.match(rf"{re.escape(name)}([^a-z0-9]|$)", path.name))
+    return (f"env={name}",) if demonstrations is None else (f"env={name}", own_demonstrations(name, demonstrations))
+
+
+def own_demonstrations(name: str, folder: str) -> str:
+    """The override that names an environment's file in a folder. Raises UserError where there is not one."""
+    files = sorted(path for path in Path(folder).glob("*") if re.match(rf"{re.escape(name)}([^a-z0-9]|$)", path.name))
     if len(files) != 1:
         raise UserError(f"demonstrations={folder}: expected one file {name}*, found {len(files)}")
-    return (f"env={name}", f"env.demonstrations={quoted(files[0].resolve())}")
+    return f"env.demonstrations={quoted(files[0].resolve())}"
 
 
 def report(plan: Plan, config: JointConfig) -> None:

@@ -87,6 +87,15 @@ class OptimisationConfig(JointConfig):
     final_seeds: int = ranged(5, 1, 1000)
 
 
+@dataclass
+class BenchmarkConfig(SweepConfig):
+    """Algorithms, environments, numbers of trajectories and seeds, each with each."""
+
+    presets: bool = False  # for each algorithm the one of its environment, or of its number of trajectories
+    demonstrations: str | None = None  # folder with a file <environment>*.hdf5 for each
+    measure: str = choice("final", "final", "best", "mean")  # what the report counts of each seed
+
+
 @dataclass(frozen=True)
 class Options:
     """What was typed about the sweep, checked."""
@@ -95,7 +104,9 @@ class Options:
     launcher: LauncherConfig
 
 
-ALL_KEYS = frozenset(f.name for f in dataclasses.fields(OptimisationConfig)) | {"launcher"}
+ALL_KEYS = {f.name for schema in (OptimisationConfig, BenchmarkConfig) for f in dataclasses.fields(schema)} | {
+    "launcher"
+}
 
 
 def is_sweep_key(key: str) -> bool:
@@ -158,7 +169,8 @@ def filled(config: T, values: dict[str, Any], prefix: str, owner: str = "") -> T
             raise UserError(f"{prefix}{key} is not an option{owned}: expected one of {known}")
         try:
             OmegaConf.update(node, key, value)
-            wrong = problem(fields[key], node[key])
+            taken_for_true = isinstance(node[key], bool) and isinstance(value, (int, float)) and value not in (0, 1)
+            wrong = expected(fields[key]) if taken_for_true else problem(fields[key], node[key])
         except OmegaConfBaseException:
             wrong = expected(fields[key])
         if wrong:

@@ -6,7 +6,7 @@ import pytest
 
 from conf.errors import UserError
 from training.explain import parse_overrides
-from training.sweeps.grid import planned_grid, replaced
+from training.sweeps.grid import planned_jobs, replaced
 from training.sweeps.plan import Job, Plan, fixed_value, grid, load_plan, own_overrides, packed, planned, stretches
 
 
@@ -56,9 +56,9 @@ def test_what_changes_no_result_makes_no_new_job() -> None:
 
 def test_a_changed_grid_only_adds_jobs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan = Plan(tmp_path, "", [], [])
-    plan.jobs += planned_grid(parse_overrides(["algorithm=SAC", "seed=1,2"]), 1, plan)
+    plan.jobs += planned_jobs(grid(parse_overrides(["algorithm=SAC", "seed=1,2"])), plan)
     assert [job.name for job in plan.jobs] == ["0", "1"]
-    more = planned_grid(parse_overrides(["algorithm=SAC", "steps=1000000", "seed=2,3,3"]), 1, plan)
+    more = planned_jobs(grid(parse_overrides(["algorithm=SAC", "steps=1000000", "seed=2,3,3"])), plan)
     assert [(job.name, job.overrides[-1]) for job in more] == [("2", "seed=3")]  # written otherwise, but the same
     assert "2 runs are the same" in capsys.readouterr().err
 
