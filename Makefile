@@ -1,9 +1,10 @@
 # make train: the main job, from nothing.  make test: linters, types and tests, from nothing.
+# make figures: the tables and pictures of measurements in README.md and docs/, from the raw files in docs/results.
 PYTHON ?= python3
 ENV := .venv
 RUN := $(ENV)/bin/python
 
-.PHONY: train test lint clean
+.PHONY: train test lint figures clean
 
 train: $(ENV)/.installed
 	$(RUN) train.py algorithm=GAIL env=hopper optimised_hyperparameters=GAIL_fast
@@ -15,6 +16,10 @@ lint: $(ENV)/.installed-dev
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy .
+
+figures: $(ENV)/.installed
+	$(RUN) scripts/make_results.py
+	$(RUN) scripts/make_readme.py
 
 # The stamps are newer than the requirements that they were made from, so a second call installs nothing.
 $(ENV)/.installed: requirements.txt

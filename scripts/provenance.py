@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.metadata
+import platform
 import re
 import subprocess
 from pathlib import Path
@@ -27,6 +28,13 @@ def sha256(path: Path) -> str:
 def versions() -> dict[str, str]:
     """Of the packages that decide what an episode is."""
     return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def processor() -> str:
+    """The model, which says how fast a thread may be."""
+    cpuinfo = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*: (.+)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.is_file() else None
+    return found[1] if found else platform.processor() or platform.machine()
 
 
 def git_commit() -> str:

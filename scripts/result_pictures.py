@@ -1,5 +1,7 @@
 """Pictures of kept runs: returns over steps, a panel for each row of the table."""
 
+import hashlib
+import json
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +17,7 @@ from training.pictures import BLUE, COLUMNS, FEW, REFERENCE_LINES, STEP_LABELS, 
 
 
 def draw(path: Path, rows: Sequence[Sequence[KeptRun]], labels: Sequence[str], title: str) -> None:
-    """The same input makes the same file: nothing of the time or the machine is in it."""
+    """The same input makes the same file: nothing of the time or the machine is in it, but a digest of the input is."""
     columns = COLUMNS.get(len(rows), 3)
     lines = -(-len(rows) // columns)
     shared = len({row[0].name.split(" on ")[1] for row in rows}) == 1
@@ -43,7 +45,17 @@ def draw(path: Path, rows: Sequence[Sequence[KeptRun]], labels: Sequence[str], t
             for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
         }
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4 if columns == 1 else 5)
-        figure.savefig(path, metadata={"Software": None})
+        figure.savefig(path, metadata={"Software": None, "Description": digest(rows, labels, title)})
+
+
+def digest(rows: Sequence[Sequence[KeptRun]], labels: Sequence[str], title: str) -> str:
+    """Of all that is drawn. A picture can be told from an outdated one by it, where fonts make other pixels."""
+    seeds = [[seed for run in runs for seed in run.seeds] for runs in rows]
+    drawn = [
+        [(seed.demonstrations, seed.expert, [(e.step, e.episode_return) for e in seed.last_phase]) for seed in own]
+        for own in seeds
+    ]
+    return hashlib.sha256(json.dumps([title, list(labels), drawn]).encode()).hexdigest()
 
 
 def _fill(axes: Axes, seeds: Sequence[SeedRun]) -> None:

@@ -30,7 +30,7 @@ from hydra.core.override_parser.types import Override
 
 from conf.errors import UserError
 from scripts import summarise
-from scripts.arguments import Parser
+from scripts.command_line import Parser, duration
 from scripts.run_times import estimated_seconds
 from training.build import needs_demonstrations
 from training.cli import errors_in_one_line
@@ -170,15 +170,6 @@ def show(jobs: Sequence[Job], options: Options) -> int:
 
 def tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def duration(seconds: float) -> str:
-    """`45 s`, `12 min`, `3.4 h`; `unknown` for NaN."""
-    if math.isnan(seconds):
-        return "unknown"
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def at_once(seconds: Sequence[float], launcher: LauncherConfig) -> str:

@@ -14,6 +14,7 @@ import contextlib
 import itertools
 import json
 import re
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -23,9 +24,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.errors import UserError
-from scripts.arguments import Parser
+from scripts.command_line import Parser
 from scripts.peers import REQUIREMENTS, Peer, install
-from scripts.provenance import versions
+from scripts.provenance import processor, versions, without_paths
 from scripts.timing import CHOSEN, Cell, Setting, Timed, Timing, configuration, measure, peak_memory, ratio, typical
 
 HEADER = "algorithm precision threads runs width  env steps/s  updates/s  GFLOP/s  of limit  loop steps/s  busy"
@@ -70,6 +71,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     if options.overrides:
         raise UserError(f"{options.overrides[0]}: expected key=value, or an option of --help")
     options.overrides = list(itertools.compress(arguments, is_override))
+    options.command = without_paths(shlex.join(["python", "scripts/throughput.py", *arguments]))
     for override in options.overrides:
         if (key := override.split("=")[0].lstrip("+~")) in (*CHOSEN, "reinforcement.critic.hidden_size"):
             option = "hidden-sizes" if "hidden_size" in key else f"{key}s" if key == "algorithm" else key
@@ -105,7 +107,8 @@ def throughput(options: argparse.Namespace) -> None:
     timings = dict(zip(settings, results, strict=False))
     rows = [row(cell, timings[cell.setting]) for cell in cells]
     print("\n".join([HEADER, *(ROW.format(**values) for values in rows)]))
-    report: dict[str, Any] = {"versions": versions(), "steps": options.steps, "rows": rows}
+    report: dict[str, Any] = {"command": options.command, "processor": processor(), "versions": versions()}
+    report |= {"steps": options.steps, "rows": rows}
     report["side_by_side"] = side_by_side(timings)
     report["peers"] = compared(options.vs, timings, dict(zip(others, results[len(cells) :], strict=True)))
     report["peak_memory"] = memory(configurations)

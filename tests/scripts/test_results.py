@@ -2,13 +2,16 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from scripts import keep_results, make_results
 from scripts.kept_runs import Evaluation, SeedRun, load_experiment
+from scripts.result_pictures import digest
 
 ROOT = Path(__file__).resolve().parents[2]
 HEADER = "phase,step,seed,episodes,return_mean,return_std,score,length_mean,length_min,length_max,seconds"
@@ -208,12 +211,39 @@ def test_nothing_kept_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "keep some with scripts/keep_results.py first" in capsys.readouterr().err
 
 
-def test_the_committed_tables_are_up_to_date(tmp_path: Path) -> None:
+def description(picture: Path) -> str:
+    with Image.open(picture) as image:
+        return str(image.info["Description"])
+
+
+def test_the_committed_tables_and_pictures_are_up_to_date(tmp_path: Path) -> None:
+    """Pictures by the digest of what they show: other fonts make other pixels."""
     results, written = ROOT / "docs" / "results", ROOT / "docs" / "results.md"
-    if not any(results.glob("*/*/")):
-        assert not written.exists()
-        return
     assert make_results.main(["--results", str(results), "--output", str(tmp_path / "results.md")]) == 0
-    assert (tmp_path / "results.md").read_text() == written.read_text(), "run scripts/make_results.py"
-    made = {path.name for path in (tmp_path / "results").glob("*.png")}
-    assert made <= {path.name for path in results.glob("*.png")}
+    assert (tmp_path / "results.md").read_text() == written.read_text(), "run make figures"
+    made, committed = (
+        {path.name: description(path) for path in folder.glob("*.png")} for folder in (tmp_path / "results", results)
+    )
+    assert made == committed, "run make figures"
+
+
+def test_a_picture_says_what_it_shows(tmp_path: Path) -> None:
+    assert keep(tmp_path, "trial", make_run(tmp_path / "a")) == 0
+    rows = load_experiment(tmp_path / "results" / "trial")
+    before = digest(rows, ["one"], "Trial")
+    document(tmp_path)
+    assert description(tmp_path / "results" / "trial.png") == digest(rows, make_results.labels(rows), "Trial")
+    table = tmp_path / "results" / "trial" / "GAIL_hopper_0" / "evaluations.csv"
+    table.write_text(table.read_text().replace(",950,", ",951,"))
+    assert digest(load_experiment(tmp_path / "results" / "trial"), ["one"], "Trial") != before
+
+
+def test_every_picture_in_the_documentation_is_one_of_them() -> None:
+    made = {path.with_suffix(".png") for path in (ROOT / "docs" / "results").glob("*/") if any(path.glob("*/"))}
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    shown = {
+        (page.parent / name).resolve()
+        for page in pages
+        for name in re.findall(r"!\[[^]]*\]\(([^)]+)\)", page.read_text())
+    }
+    assert shown and shown <= made

@@ -14,6 +14,7 @@ import pytest
 from algorithms.base import Metrics
 from conf.errors import UserError
 from scripts import run_benchmark, run_times
+from scripts.command_line import duration
 from tests.training.commands import QUICK, Outcome, assert_refused, fingerprint, status_of
 from tests.training.helpers import configured
 from training.explain import parse_overrides
@@ -137,8 +138,8 @@ def test_jobs_side_by_side() -> None:
 
 
 def test_durations() -> None:
-    found = [run_benchmark.duration(seconds) for seconds in (45.4, 720.0, 12240.0, math.nan)]
-    assert found == ["45 s", "12 min", "3.4 h", "unknown"]
+    found = [duration(seconds) for seconds in (45.4, 720.0, 12240.0, math.nan, math.inf)]
+    assert found == ["45 s", "12 min", "3.4 h", "unknown", "never"]
 
 
 def test_a_dry_run_prints_commands_and_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
