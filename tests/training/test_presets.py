@@ -42,9 +42,10 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_compose(preset: str) -> None:
-    algorithm, trajectories = preset.split("_")[:2]
+    algorithm, rest = preset.split("_")[:2]
     config = configured(f"algorithm={algorithm}", f"optimised_hyperparameters={preset}")
-    assert config.imitation.trajectories == (5 if trajectories == "fast" else int(trajectories))
+    expected = {"fast": 5, "expert": 0}
+    assert config.imitation.trajectories == (expected[rest] if rest in expected else int(rest))
 
 
 @pytest.mark.parametrize(("algorithm", "trajectories"), PUBLISHED)
