@@ -13,10 +13,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 
 from conf.errors import UserError
-from scripts.summarise import counted
 from training.sweeps import statistics as robust
 from training.sweeps.launchers import INSTALL
-from training.sweeps.results import MEASURES, find_runs, grouped, read_run
+from training.sweeps.results import MEASURES, counted, find_runs, grouped, read_run
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,47 +1,38 @@
-"""Tables of any runs: a tidy CSV with a row for each seed, and Markdown with robust statistics.
+"""Tables of any runs: a tidy CSV with a row for each seed, Markdown with robust statistics, and one page with pictures.
 
     python scripts/summarise.py outputs/GAIL_hopper_sweep/<time> outputs/BC_hopper_sweep/<time> --output report
 
-writes report.csv and report.md. Seeds that did not finish are rows, too, and count in no statistic.
+writes report.csv, report.md and report.html, which needs no network. Seeds that did not finish are rows, too, and count
+in no statistic. The same runs make the same files.
 """
 
 import argparse
 import csv
+import io
 import math
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import numpy as np
-
 from conf.errors import UserError
+from scripts.report_page import page
+from scripts.report_tables import Group, Report, Table, make_report, notes, tables
 from training.folder import write_atomically
-from training.sweeps import statistics as robust
-from training.sweeps.results import (
-    MEASURES,
-    SeedResult,
-    duplicates,
-    expert_return,
-    find_runs,
-    grouped,
-    known,
-    labels,
-    read_run,
-)
+from training.sweeps.results import MEASURES, SeedResult, expert_return, find_runs, missing_jobs, read_run
 
 COLUMNS = (
     "algo", "env", "seed", "trajectories", "state", "measure", "score", "expert_score", "return", "expert_return",
-    "steps", "group", "run",
+    "steps", "left_out", "group", "run",
 )  # fmt: skip
-PROFILE = (0.25, 0.5, 0.75, 0.9, 1.0)  # scores whose reaching a performance profile shows
-FEW = 5  # seeds
 MEANING = {
     "final": "the last evaluation",
     "best": "the best evaluation, hence optimistic",
     "mean": "the mean of all evaluations",
 }
+BEGINNINGS = {".csv": "algo,env,seed,", ".md": "# Report\n", ".html": "<!doctype html>\n<!-- Report"}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -62,138 +53,128 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         print(summarise(options.folders, options.output, options.measure))
-    except (UserError, OSError) as error:
+    except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0
 
 
 def summarise(folders: Sequence[Path], output: Path, measure: str) -> str:
-    """Write `<output>.csv` and `<output>.md`; returns the Markdown. Raises UserError where there is no run."""
+    """Write `<output>.csv`, `<output>.md` and `<output>.html`; returns the Markdown.
+
+    Raises:
+        UserError: there is no run, or nothing can be written there; then no file has been touched.
+    """
     runs = find_runs(folders)
+    paths = {ending: output.with_name(named(output) + ending) for ending in BEGINNINGS}
+    check_writable(paths)
     found = {run: read_run(run) for run in runs}
-    groups = grouped(result for results in found.values() for result in results)
-    names = labels(groups)
-    damaged = [run for run, results in found.items() if not results]
-    text = markdown(names, groups, measure, damaged)
-    with output.with_suffix(".csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(
-            row(name, result, measure) for name, group in zip(names, groups, strict=True) for result in group
-        )
-    write_atomically(output.with_suffix(".md"), text)
-    return text
-
-
-def row(name: str, result: SeedResult, measure: str) -> dict[str, object]:
-    expert = expert_return(str(result.config["env"]["id"]))
-    measured = {
-        "score": shown(result.measured(measure)) if result.finished else "",
-        "return": shown(result.final_return) if result.finished else "",
-        "steps": result.steps if result.finished else "",
+    report = make_report(
+        [result for results in found.values() for result in results],
+        measure,
+        damaged=[run for run, results in found.items() if not results],
+        missing=missing_jobs(folders),
+        beside=output.resolve().parent,
+    )
+    introduction = f"Scores: 0 is a random policy, 1 the expert. Of each seed: {MEANING[measure]}."
+    warnings, shown = notes(report), tables(report)
+    rows = seed_rows(report)
+    content = {
+        ".csv": as_csv(rows),
+        ".md": markdown(introduction, warnings, shown),
+        ".html": page(report, introduction, warnings, shown, as_table(rows)),
     }
-    return {
+    try:
+        for ending, path in paths.items():
+            write_atomically(path, content[ending])
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+    return content[".md"]
+
+
+def named(output: Path) -> str:
+    return output.stem if output.suffix in BEGINNINGS else output.name
+
+
+def check_writable(paths: dict[str, Path]) -> None:
+    """Make their folder. Raises UserError where that cannot be written, or one of the files is not a report."""
+    for ending, path in paths.items():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            beginning = path.read_text()[: len(BEGINNINGS[ending])] if path.exists() else BEGINNINGS[ending]
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"cannot write {path}: {error}") from error
+        if not os.access(path.parent, os.W_OK):
+            raise UserError(f"cannot write {path}: its folder is read-only")
+        if beginning != BEGINNINGS[ending]:
+            raise UserError(f"{path} is not a report, and is left as it is: expected another --output")
+
+
+def seed_rows(report: Report) -> list[dict[str, str]]:
+    """Every seed of every run that was found; cells are empty where nothing is known."""
+    rows = [
+        seed_row(group, result, reason, report)
+        for group in report.groups
+        for result, reason in zip(group.results, group.left_out, strict=True)
+    ]
+    for path, reason in report.unread:
+        rows.append({"state": "unknown", "left_out": reason, "run": path})
+    return [{column: row.get(column, "") for column in COLUMNS} for row in rows]
+
+
+def seed_row(group: Group, result: SeedResult, reason: str, report: Report) -> dict[str, str]:
+    expert = expert_return(str(result.config["env"]["id"]))
+    row = {
         "algo": result.algorithm,
         "env": result.environment,
-        "seed": result.seed,
-        "trajectories": result.trajectories,
+        "seed": str(result.seed),
+        "trajectories": str(result.trajectories),
         "state": result.state,
-        "measure": measure,
-        "expert_score": 1.0 if math.isfinite(expert) else "",
-        "expert_return": shown(expert),
-        "group": name,
-        "run": str(result.folder),
-        **measured,
+        "measure": report.measure,
+        "expert_score": "1" if math.isfinite(expert) else "",
+        "expert_return": exact(expert),
+        "left_out": reason,
+        "group": group.name,
+        "run": report.shown(result.folder),
     }
+    if result.finished:
+        row["score"] = exact(result.measured(report.measure))
+        row["return"] = exact(result.measured_return(report.measure))
+        row["steps"] = str(result.steps)
+    return row
 
 
-def shown(value: float) -> str:
+def exact(value: float) -> str:
     return f"{value:.6g}" if math.isfinite(value) else ""
 
 
-def counted(group: Sequence[SeedResult]) -> list[SeedResult]:
-    """Finished seeds with known scores, each once."""
-    again = duplicates(group)
-    return [
-        result
-        for result in group
-        if result.finished and not any(result is other for other in again) and known([result.measured("final")])
-    ]
+def as_csv(rows: Sequence[dict[str, str]]) -> str:
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
 
 
-def markdown(
-    names: Sequence[str], groups: Sequence[Sequence[SeedResult]], measure: str, damaged: Sequence[Path]
-) -> str:
-    """Each group, each algorithm over its environments, performance profiles, and what is missing."""
-    parts = [f"# Report\n\nScores: 0 is a random policy, 1 the expert; of each seed **{measure}**: {MEANING[measure]}."]
-    parts.append(group_table(names, groups, measure))
-    parts.append(aggregate_table(names, groups, measure))
-    notes = [*warnings(names, groups), *(f"{path}: its configuration cannot be read" for path in damaged)]
-    if notes:
-        parts.append("## Notes\n\n" + "\n".join(f"- {note}" for note in notes))
+def as_table(rows: Sequence[dict[str, str]]) -> Table:
+    cells = [tuple(row[column] or "-" for column in COLUMNS) for row in rows]
+    return Table("Every seed", "What is in the CSV file.", COLUMNS, cells)
+
+
+def markdown(introduction: str, warnings: Sequence[str], shown: Sequence[Table]) -> str:
+    parts = ["# Report", introduction]
+    if warnings:
+        parts.append("\n".join(f"- {in_markdown(warning)}" for warning in warnings))
+    for table in shown:
+        lines = [f"| {' | '.join(map(in_markdown, cells))} |" for cells in (table.columns, *table.rows)]
+        lines.insert(1, f"|{'---|' * len(table.columns)}")
+        parts += [f"## {table.title}", table.note, "\n".join(lines)]
     return "\n\n".join(parts) + "\n"
 
 
-def group_table(names: Sequence[str], groups: Sequence[Sequence[SeedResult]], measure: str) -> str:
-    lines = ["| runs | seeds | mean | std | IQM | 95% interval of the IQM |", "|---|---:|---:|---:|---:|---:|"]
-    for name, group in zip(names, groups, strict=True):
-        scores = np.array([result.measured(measure) for result in counted(group)])
-        if len(scores) == 0:
-            lines.append(f"| {name} | 0 | - | - | - | - |")
-            continue
-        spread = f"{scores.std(ddof=1):.3f}" if len(scores) > 1 else "-"
-        iqm = robust.trimmed_mean(scores)
-        interval = between(robust.iqm_interval([scores]))
-        lines.append(f"| {name} | {len(scores)} | {scores.mean():.3f} | {spread} | {iqm:.3f} | {interval} |")
-    return "\n".join(lines)
-
-
-def aggregate_table(names: Sequence[str], groups: Sequence[Sequence[SeedResult]], measure: str) -> str:
-    """Configurations over environments: tasks are the environments, and seeds are resampled within them."""
-    tasks: dict[str, dict[str, list[float]]] = {}
-    titles: dict[str, str] = {}
-    for name, group in zip(names, groups, strict=True):
-        if own := [result.measured(measure) for result in counted(group)]:
-            key = group[0].group_over_environments
-            titles.setdefault(key, name.replace(f" {group[0].environment}", "", 1))
-            tasks.setdefault(key, {})[group[0].environment] = own
-    profile = " | ".join(f"> {threshold}" for threshold in PROFILE)
-    lines = [
-        "## Over environments, and the share of runs above a score",
-        "",
-        f"| runs | environments | IQM | 95% interval | {profile} |",
-        f"|---|---:|---:|---:|{'---:|' * len(PROFILE)}",
-    ]
-    for key, found in tasks.items():
-        scores = [np.array(own) for own in found.values()]
-        shares = robust.performance_profile(scores, np.array(PROFILE))
-        cells = [f"{robust.interquartile_mean(scores):.3f}", between(robust.iqm_interval(scores))]
-        cells += [f"{share:.2f}" for share in shares]
-        lines.append(f"| {titles[key]} | {len(scores)} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def between(interval: tuple[float, float]) -> str:
-    return f"{interval[0]:.3f} to {interval[1]:.3f}" if math.isfinite(interval[0]) else "-"
-
-
-def warnings(names: Sequence[str], groups: Sequence[Sequence[SeedResult]]) -> list[str]:
-    found = []
-    for name, group in zip(names, groups, strict=True):
-        if len(counted(group)) < FEW:
-            found.append(f"{name}: fewer than {FEW} seeds, so that intervals are rough")
-        for result in group:
-            if not result.finished:
-                reason = f": {' '.join(result.error.split())}" if result.error else ""
-                found.append(f"{name}, seed {result.seed}: incomplete ({result.state}{reason})")
-            elif not known([result.measured("final")]):
-                found.append(f"{name}, seed {result.seed}: no reference returns are known, so that there is no score")
-        for result in duplicates(group):
-            found.append(f"{name}, seed {result.seed}: another run of it is left out ({result.folder})")
-    if len({group[0].environment for group in groups}) < 2:
-        found.append("one environment: what holds here need not hold elsewhere")
-    return found
+def in_markdown(text: str) -> str:
+    """Text of others as it stands: no columns, no HTML, no new lines."""
+    return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").split())
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 import csv
 import json
 import math
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from conf.errors import UserError
 from environments.reference_scores import reference_scores
 from training.folder import read_status
 from training.sweeps.job import ATTEMPTS
+from training.sweeps.plan import load_plan
 
 MEASURES = ("final", "best", "mean")
 # What may differ between the seeds of one group.
@@ -22,6 +24,9 @@ UNGROUPED = (
     "seed", "runs", "threads", "device", "debug", "resume", "output_folder", "logging", "checkpoint",
     "save_trajectories", "render",
 )  # fmt: skip
+NO_SCORE = "no score: no reference returns are known"
+# Of `env`, what says which environment it is.
+IDENTITY = ("name", "id", "version", "fixed_horizon", "demonstrations")
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast where it has been compiled
 
 
@@ -43,7 +48,7 @@ class SeedResult:
     folder: Path
     seed: int
     state: str
-    error: str | None
+    error: str  # empty where there is none
     config: dict[str, Any]
     evaluations: tuple[Evaluation, ...]
 
@@ -70,10 +75,16 @@ class SeedResult:
 
     def measured(self, measure: str) -> float:
         """The score by one of `MEASURES`: the last evaluation, the highest, or the mean of those of the last phase."""
-        scores = [evaluation.score for evaluation in self.last_phase]
-        if measure == "final":
-            return scores[-1]
-        return max(scores) if measure == "best" else sum(scores) / len(scores)
+        return _measured([evaluation.score for evaluation in self.last_phase], measure)
+
+    def measured_return(self, measure: str) -> float:
+        """As `measured`, of returns."""
+        return _measured([evaluation.episode_return for evaluation in self.last_phase], measure)
+
+    @property
+    def scored(self) -> bool:
+        """Whether every evaluation of the last phase has a score."""
+        return all(math.isfinite(evaluation.score) for evaluation in self.last_phase)
 
     @property
     def final_return(self) -> float:
@@ -88,11 +99,18 @@ class SeedResult:
         """The same for runs that share everything but the seed."""
         return json.dumps({k: v for k, v in self.config.items() if k not in UNGROUPED}, sort_keys=True, default=str)
 
-    @property
+    @cached_property
     def group_over_environments(self) -> str:
         """The same for runs that share everything but seed and environment."""
-        compared = {k: v for k, v in self.config.items() if k not in UNGROUPED and k != "env"}
+        compared = {k: v for k, v in self.config.items() if k not in UNGROUPED}
+        compared["env"] = {k: v for k, v in self.config["env"].items() if k not in IDENTITY}
         return json.dumps(compared, sort_keys=True, default=str)
+
+
+def _measured(values: Sequence[float], measure: str) -> float:
+    if measure == "final":
+        return values[-1]
+    return max(values) if measure == "best" else sum(values) / len(values)
 
 
 def find_runs(folders: Iterable[Path]) -> list[Path]:
@@ -105,41 +123,77 @@ def find_runs(folders: Iterable[Path]) -> list[Path]:
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"{folder} is not a folder: expected one of runs, or of a sweep")
-        below = [path.parent for path in sorted(folder.rglob("status.json")) if ATTEMPTS not in path.parts]
+        # A run that was killed at once has nothing but its configuration.
+        below = [path for path, names in _walk(folder) if names & {"status.json", ".hydra"}]
         if not below:
             raise UserError(f"there is no run in {folder}: expected status.json somewhere below")
-        found |= dict.fromkeys(path.resolve() for path in below)
+        found |= dict.fromkeys(sorted(path.resolve() for path in below))
     return list(found)
+
+
+def missing_jobs(folders: Iterable[Path]) -> list[Path]:
+    """Folders that the jobs of sweeps in and below `folders` would have, and that are not there, each once.
+
+    Where a sweep's plan is damaged, the plan.
+    """
+    found: dict[Path, None] = {}
+    for folder in folders:
+        for sweep in sorted(path.resolve() for path, names in _walk(folder) if "sweep.json" in names):
+            try:
+                jobs = [sweep / job.name for job in load_plan(sweep).jobs]
+            except UserError:
+                jobs = [sweep / "sweep.json"]
+            found |= dict.fromkeys(path for path in jobs if not path.is_dir())
+    return list(found)
+
+
+def _walk(folder: Path) -> Iterator[tuple[Path, set[str]]]:
+    """Every folder in and below `folder`, with the names of what is in it."""
+    for path, folders, files in os.walk(folder):
+        yield Path(path), {*folders, *files}
+        folders[:] = [name for name in folders if name != ATTEMPTS]
 
 
 def read_run(folder: Path) -> list[SeedResult]:
     """Every seed of a run, however far it came; nothing where not even its configuration can be read."""
     status = read_status(folder)
     try:
-        config = yaml.load((folder / ".hydra" / "config.yaml").read_text(), Loader)
-        first, runs = int(config["seed"]), int(config["runs"])
-        config["algorithm"], config["env"]["name"], config["imitation"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
+        config = _read_config(folder)
+        seeds = range(int(config["seed"]), int(config["seed"]) + int(config["runs"]))
+    except (OSError, yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError):
         return []
-    evaluations = read_evaluations(folder / "evaluations.csv")
-    state = str(status.get("state", "damaged"))
-    return [
-        SeedResult(folder, seed, state, status.get("error"), config, tuple(evaluations.get(seed, ())))
-        for seed in range(first, first + runs)
-    ]
+    evaluations, damage = read_evaluations(folder / "evaluations.csv")
+    state, error = str(status.get("state", "damaged")), str(status.get("error") or "")
+    if state == "finished" and damage:
+        state, error = "damaged", damage
+    return [SeedResult(folder, seed, state, error, config, tuple(evaluations.get(seed, ()))) for seed in seeds]
 
 
-def read_evaluations(path: Path) -> dict[int, list[Evaluation]]:
-    """Evaluations of each seed, up to the first damaged row."""
+def _read_config(folder: Path) -> dict[str, Any]:
+    """With everything that is asked for of a result. Raises what a damaged file may lead to."""
+    path = folder / ".hydra" / "config.yaml"
+    if not path.exists():
+        path = folder / "config.yaml"  # of runs that are kept in docs/results
+    config: dict[str, Any] = yaml.load(path.read_text(), Loader)
+    config["algorithm"], config["env"]["name"], config["env"]["id"]
+    int(config["imitation"].get("trajectories", 0))
+    return config
+
+
+def read_evaluations(path: Path) -> tuple[dict[int, list[Evaluation]], str]:
+    """Evaluations of each seed, up to the first damaged row; and what is wrong, empty where nothing is."""
     found: dict[int, list[Evaluation]] = {}
     try:
         with path.open(newline="") as file:
-            for row in csv.DictReader(file):
+            rows = csv.DictReader(file)
+            for row in rows:
                 values = [float(row[name]) for name in ("return_mean", "score", "seconds")]
                 found.setdefault(int(row["seed"]), []).append(Evaluation(row["phase"], int(row["step"]), *values))
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    return found
+    except OSError as error:
+        return found, f"{path.name}: {error.strerror}"
+    except (ValueError, KeyError, TypeError, csv.Error):
+        return found, f"{path.name} is damaged in line {rows.line_num}"
+    return found, ""
 
 
 def expert_return(environment_id: str) -> float:
@@ -154,44 +208,62 @@ def grouped(results: Iterable[SeedResult]) -> list[list[SeedResult]]:
     return [sorted(group, key=lambda result: result.seed) for group in groups.values()]
 
 
-def duplicates(group: Sequence[SeedResult]) -> list[SeedResult]:
-    """Finished runs of a seed beyond its first one."""
+def left_out(group: Sequence[SeedResult]) -> list[str]:
+    """Of each result, why no statistic counts it; empty where it is counted."""
     seen: set[int] = set()
-    again = []
+    reasons = []
     for result in group:
-        if result.finished:
-            if result.seed in seen:
-                again.append(result)
+        if result.state != "finished":
+            why = f": {' '.join(result.error.split())}" if result.error else ""
+            reasons.append(f"incomplete ({result.state}{why})")
+        elif not result.evaluations:
+            reasons.append("incomplete (no evaluations)")
+        elif result.seed in seen:
+            reasons.append("another run of this seed is counted")
+        else:
             seen.add(result.seed)
-    return again
+            reasons.append("" if result.scored else NO_SCORE)
+    return reasons
 
 
-def labels(groups: Sequence[Sequence[SeedResult]]) -> list[str]:
-    """What tells groups apart: algorithm and environment, and the keys in which they differ."""
-    flat = [_leaves(group[0].config) for group in groups]
-    keys = [key for key in sorted({key for leaves in flat for key in leaves}) if _telling(key)]
-    different = [key for key in keys if len({json.dumps(leaves.get(key), default=str) for leaves in flat}) > 1]
-    names = []
-    for group, leaves in zip(groups, flat, strict=True):
-        peers = [f for g, f in zip(groups, flat, strict=True) if _subject(g[0]) == _subject(group[0])]
-        own = [k for k in different if len({json.dumps(f.get(k), default=str) for f in peers}) > 1]
-        names.append(" ".join([_subject(group[0]), *(f"{key}={leaves.get(key)}" for key in own)]))
-    return names
+def counted(group: Sequence[SeedResult]) -> list[SeedResult]:
+    """Finished seeds with known scores, each once."""
+    return [result for result, reason in zip(group, left_out(group), strict=True) if not reason]
 
 
-def _subject(result: SeedResult) -> str:
-    return f"{result.algorithm} {result.environment}"
+def labels(groups: Sequence[Sequence[SeedResult]], over_environments: bool = False) -> list[str]:
+    """What tells groups apart: algorithm and environment, and the keys in which those that share both differ.
+
+    `over_environments`: without the environment, and all that comes with it.
+    """
+    ignored = ("algorithm", *(f"env.{name}" for name in (IDENTITY if over_environments else ("name", "id"))))
+    names = [group[0].algorithm + ("" if over_environments else f" {group[0].environment}") for group in groups]
+    told = [
+        {k: v for k, v in leaves(group[0].config).items() if k.split(".")[0] not in UNGROUPED and k not in ignored}
+        for group in groups
+    ]
+    found = list(names)
+    for subject in set(names):
+        members = [index for index, name in enumerate(names) if name == subject]
+        same = shared([told[index] for index in members])
+        keys = sorted({key for index in members for key in told[index]} - set(same))
+        for index in members:
+            found[index] = " ".join([subject, *(f"{key}={told[index].get(key)}" for key in keys)])
+    return found
 
 
-def _telling(key: str) -> bool:
-    return key.split(".")[0] not in UNGROUPED and key not in ("algorithm", "env.name", "env.id")
-
-
-def _leaves(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def leaves(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A configuration as single values, by keys with dots."""
     found: dict[str, Any] = {}
     for key, value in node.items():
-        found |= _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        found |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return found
+
+
+def shared(configurations: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What is the same in all configurations, of single values."""
+    first, *others = configurations
+    return {key: value for key, value in first.items() if all(key in o and str(o[key]) == str(value) for o in others)}
 
 
 def known(values: Iterable[float]) -> list[float]:

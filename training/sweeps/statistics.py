@@ -81,6 +81,19 @@ def performance_profile(scores: Scores, thresholds: Float[np.ndarray, "_"]) -> F
     return np.asarray(above.mean(axis=0))
 
 
+def profile_interval(
+    scores: Scores, thresholds: Float[np.ndarray, "_"], seed: int = 0, resamples: int = 1000
+) -> Float[np.ndarray, "2 _"]:
+    """Low and high of `performance_profile` at each threshold, by the same bootstrap; NaN where there is no spread."""
+    if all(len(task) < 2 for task in scores):
+        return np.full((2, len(thresholds)), math.nan)
+    generator = np.random.default_rng(seed)
+    drawn = [task[generator.integers(len(task), size=(resamples, len(task)))] for task in scores]
+    profiles = np.mean([[(task > t).mean(axis=1) for t in thresholds] for task in drawn], axis=0)
+    tail = (1 - CONFIDENCE) / 2
+    return np.asarray(np.quantile(profiles, [tail, 1 - tail], axis=1))
+
+
 def probability_of_improvement(first: Scores, second: Scores) -> float:
     """That a run of `first` scores more than one of `second` on the same task, ties counting half; mean over tasks."""
     return float(
