@@ -51,7 +51,7 @@ NAMES: list[tuple[str, list[str]]] = [
     ("algorithm=SAC enviroment=hopper", ["enviroment", "did you mean 'env'?"]),
     ("algo=SAC", ["did you mean 'algorithm'?"]),
     ("algorithm=SAC sed=1", ["sed is not a key", "did you mean 'seed'?"]),
-    ("use_optimised_hyperparameters=AdRIL_5_trajectories env=halfcheetah", ["did you mean 'optimised_hyperparameters'?"]),
+    ("use_optimised_hyperparameters=x env=ant", ["did you mean 'optimised_hyperparameters'?"]),
     ("algorithm=GAIL imitation.state-only=true", ["did you mean 'imitation.state_only'?"]),
     ("algorithm=GAIL imitation.grad_penality=1", ["did you mean 'imitation.grad_penalty'?"]),
     ("algorithm=GAIL imitation.model.hiden_size=1", ["did you mean 'imitation.model.hidden_size'?"]),
