@@ -83,6 +83,7 @@ def command_line(task: Callable[[DictConfig], float | None]) -> None:
         if prepare_arguments():
             from training.sweeps.command import train_sweep
 
+            started = True
             sys.exit(train_sweep(sys.argv[1:]))
         hydra.main(config_path=str(CONF), config_name="config")(job)()
         if failures:

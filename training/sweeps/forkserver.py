@@ -19,10 +19,9 @@ from typing import Any, NoReturn
 from training.sweeps.job import end_with_parent, log_path, run_job
 from training.sweeps.plan import composed
 
-# What a job would import by itself. MuJoCo is left out: with MUJOCO_GL=egl it opens a display when it is imported,
-# which would not survive a fork.
-PRELOADED = (
+PRELOADED = (  # what a job would import by itself
     "matplotlib.backends.backend_agg",
+    "mujoco",
     "torch._dynamo",  # a second, for the first optimiser
     "torch.utils.tensorboard",
     "training.loop",
@@ -95,9 +94,16 @@ class ForkServer:
 
 def preload() -> None:
     """Do once what every job would do again."""
+    display = os.environ.get("MUJOCO_GL")
+    os.environ["MUJOCO_GL"] = (
+        "disable"  # else MuJoCo opens a display, which would not survive a fork; films open theirs
+    )
     for module in PRELOADED:
         with suppress(ImportError):  # a job says what it misses, if it needs it
             import_module(module)
+    del os.environ["MUJOCO_GL"]
+    if display is not None:
+        os.environ["MUJOCO_GL"] = display
     composed(["algorithm=BC"])  # Hydra's plugins and parsers are slow the first time
 
 

@@ -120,7 +120,9 @@ class LocalLauncher:
             return []
         received = os.read(self.server.stdout.fileno(), 1 << 16)
         if not received:
-            raise RuntimeError(f"the process that starts jobs has ended with status {self.server.wait()}")
+            status = self.server.wait()
+            reason = killed_by(status) or f"status {status}"
+            raise RuntimeError(f"no more jobs can be started: {reason}; go on with resume_sweep={self.sweep}")
         *lines, self.unread = (self.unread + received).split(b"\n")
         return [json.loads(line) for line in lines]
 

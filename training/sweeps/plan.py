@@ -3,12 +3,14 @@
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
-from hydra.core.override_parser.types import Override, Transformer
+from hydra.core.override_parser.types import Override, QuotedString
 from omegaconf import DictConfig, OmegaConf
 
 from conf.errors import UserError
@@ -111,12 +113,24 @@ def fixed_value(overrides: Iterable[Override], key: str, default: str) -> str:
     for override in overrides:
         if override.key_or_group == key:
             if override.is_sweep_override():
-                return "-".join(dict.fromkeys(map(str, override.sweep_iterator(transformer=Transformer.str))))
+                values = override.sweep_iterator()
+                texts = (value.text if isinstance(value, QuotedString) else str(value) for value in values)
+                return "-".join(dict.fromkeys(texts))
             return str(override.value())
     return default
 
 
 def composed(overrides: Sequence[str]) -> DictConfig:
+    """Runs that differ in nothing but their seed, as most of a sweep do, are composed once: it takes Hydra a while."""
+    seeds = [override for override in overrides if re.fullmatch(r"seed=\d+", override)]
+    configuration = _composed(tuple(override for override in overrides if override not in seeds)).copy()
+    if seeds:
+        configuration.seed = int(seeds[-1].removeprefix("seed="))
+    return configuration
+
+
+@lru_cache(maxsize=16)
+def _composed(overrides: tuple[str, ...]) -> DictConfig:
     register_schemas()
     with initialize_config_dir(str(CONF)):
         return compose("config", list(overrides))
