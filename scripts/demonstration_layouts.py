@@ -112,7 +112,10 @@ def converted(content: DemonstrationSet, target: str, source: str) -> Demonstrat
         )
     changed = _changed(content, facts, (positions, forces), (wanted_positions, wanted_forces), notes)
     others = {key: value for key, value in content.attributes.items() if key not in ENVIRONMENT_KEYS}
-    attributes = {"environment_id": facts.id, "converted_from": content.environment_id or "unknown", **others}
+    attributes = {**others, "environment_id": facts.id, "converted_from": content.environment_id or "unknown"}
+    if "return_mean" in others:
+        returns = [trajectory.episode_return or 0.0 for trajectory in changed.trajectories]
+        attributes |= {"return_mean": float(np.mean(returns)), "return_std": float(np.std(returns))}
     return dataclasses.replace(changed, attributes=attributes, notes=(*content.notes, *notes))
 
 

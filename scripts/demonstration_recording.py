@@ -250,6 +250,7 @@ FACTS = {
     "algorithm": "algorithm",
     "training_seed": "training seed",
     "policy_environment": "policy trained in",
+    "converted_from": "recorded in, and then converted from",
     "command": "trained by",
     "policy": "policy file",
     "policy_sha256": "policy sha256",
@@ -262,9 +263,10 @@ FACTS = {
 
 def datasheet(output: Path, form: str, content: DemonstrationSet) -> str:
     """Who made a recording, how, with what, and what came out."""
-    known = dict(content.attributes)
+    known = {"author": "not stated", "manner": "a policy's", "licence": "not stated", **content.attributes}
     episodes = [(t.episode_return or 0.0, t.length, t.terminated, sorted(t.infos)) for t in content.trajectories]
-    lengths = np.array([length for _, length, _, _ in episodes])
+    returns, lengths = (np.array([episode[column] for episode in episodes]) for column in (0, 1))
+    known |= {"return_mean": float(returns.mean()), "return_std": float(returns.std())}
     quoted = {**known, "command": f"`{known['command']}`"}
     columns = ["observations", "actions", "rewards", *(f"infos/{name}" for name in episodes[0][3])]
     rows = (

@@ -244,9 +244,14 @@ def export_set(options: argparse.Namespace) -> None:
 def convert_set(options: argparse.Namespace) -> None:
     """Observations in the layout of another environment of the same robot."""
     form = for_output(options.output, options.format)
+    sheet = datasheet_path(options.output)
     check_free(options.output, options.overwrite)
+    check_free(sheet, options.overwrite)
     with fetched(options.source, options.sha256) as path:
-        written(converted(read(path, options.from_format), options.to, options.source), options.output, form.name)
+        content = converted(read(path, options.from_format), options.to, options.source)
+        written(content, options.output, form.name)
+        if "command" in content.attributes:  # a recording of ours
+            sheet.write_text(demonstration_recording.datasheet(options.output, form.description, content))
 
 
 def written(content: DemonstrationSet, output: Path, name: str) -> None:

@@ -206,6 +206,17 @@ def test_convert_to_observations_with_positions_and_back(tmp_path: Path, capsys:
     np.testing.assert_array_equal(read(tmp_path / "d.hdf5").trajectories[0].observations, whole.observations[:4])
 
 
+def test_a_converted_recording_has_its_own_returns_and_datasheet(tmp_path: Path) -> None:
+    whole = hopper(5, True)
+    known = {"command": "python train.py algorithm=SAC", "return_mean": "stale", "versions": "gymnasium 1"}
+    content = converted(tmp_path, [whole], "seals_hopper", environment_id="Hopper-v4", **known)
+    assert whole.rewards is not None
+    expected = float(whole.rewards[:4].sum())
+    assert content.attributes["return_mean"] == pytest.approx(expected)
+    sheet = (tmp_path / "b.md").read_text()
+    assert "| recorded in, and then converted from | Hopper-v4 |" in sheet and f"| 0 | {expected:.2f} | 4 |" in sheet
+
+
 def ant(size: int) -> Trajectory:
     states = np.random.default_rng(0).normal(size=(4, size)).astype(np.float32)
     return Trajectory.from_observations(states, np.zeros((3, 8), np.float32), None, True)
