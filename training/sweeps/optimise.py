@@ -267,7 +267,9 @@ class Optimisation:
 
     def _finish(self) -> Path | None:
         """Write the preset and say what came out."""
-        finals = sorted((t for t in self.record.finals if t.state == "completed"), key=score, reverse=True)
+        completed = [trial for trial in self.record.finals if trial.state == "completed"]
+        # In a tie the default wins.
+        finals = sorted(completed, key=lambda trial: (score(trial), trial.number is None), reverse=True)
         if not finals:
             print("failed: no configuration finished on fresh seeds; logs/ has what the runs said", file=sys.stderr)
             return None
