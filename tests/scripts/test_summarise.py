@@ -68,6 +68,22 @@ def test_environments_of_different_kinds_are_not_mixed(tmp_path: Path) -> None:
     assert "| pendulum | 2 | 0.400 |" in text
 
 
+def test_labels_tell_groups_apart_without_telling_all(tmp_path: Path) -> None:
+    few = ("training.learning_rate=0.1", "training.batch_size=8", "steps=5")
+    written_run(tmp_path / "few" / "a", {0: [0.1]})
+    written_run(tmp_path / "few" / "b", {0: [0.2]}, *few)
+    text = summarise.summarise([tmp_path / "few"], tmp_path / "report", "final")
+    assert "| SAC pendulum steps=5 training.batch_size=8 training.learning_rate=0.1 | 1 | 0.200 |" in text
+
+    for number, more in enumerate(((), ("training.weight_decay=1",), ("training.weight_decay=2",))):
+        written_run(tmp_path / "many" / str(number), {0: [0.1 * number]}, *few, *more)
+    written_run(tmp_path / "many" / "3", {0: [0.4]})
+    text = summarise.summarise([tmp_path / "many"], tmp_path / "report", "final")
+    # Four settings differ. The weight decay makes three of the four groups, and the steps, told first, the last.
+    assert "| SAC pendulum training.weight_decay=2.0 steps=5 (and 2 more settings) | 1 | 0.200 |" in text
+    assert "| SAC pendulum training.weight_decay=0.0 steps=1000000 (and 2 more settings) | 1 | 0.400 |" in text
+
+
 def test_returns_where_no_scores_are_known(tmp_path: Path) -> None:
     written_run(tmp_path / "a", {0: [math.nan], 1: [math.nan]})
     table = tmp_path / "a" / "evaluations.csv"

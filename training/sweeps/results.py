@@ -24,6 +24,8 @@ UNGROUPED = (
     "seed", "runs", "threads", "device", "debug", "resume", "output_folder", "logging", "checkpoint",
     "save_trajectories", "render",
 )  # fmt: skip
+MOST_TOLD = 3  # settings that a label tells in any case
+TOLD_FIRST = ("imitation.trajectories", "steps")
 NO_SCORE = "no score: no reference returns are known"
 # Of `env`, what says which environment it is.
 IDENTITY = ("name", "id", "version", "fixed_horizon", "demonstrations")
@@ -232,24 +234,44 @@ def counted(group: Sequence[SeedResult]) -> list[SeedResult]:
 
 
 def labels(groups: Sequence[Sequence[SeedResult]], over_environments: bool = False) -> list[str]:
-    """What tells groups apart: algorithm and environment, and the keys in which those that share both differ.
+    """What tells groups apart: algorithm and environment, and settings in which those that share both differ.
 
     `over_environments`: without the environment, and all that comes with it.
     """
     ignored = ("algorithm", *(f"env.{name}" for name in (IDENTITY if over_environments else ("name", "id"))))
     names = [group[0].algorithm + ("" if over_environments else f" {group[0].environment}") for group in groups]
-    told = [
+    settings = [
         {k: v for k, v in leaves(group[0].config).items() if k.split(".")[0] not in UNGROUPED and k not in ignored}
         for group in groups
     ]
     found = list(names)
-    for subject in set(names):
-        members = [index for index, name in enumerate(names) if name == subject]
-        same = shared([told[index] for index in members])
-        keys = sorted({key for index in members for key in told[index]} - set(same))
+    for name in set(names):
+        members = [index for index, other in enumerate(names) if other == name]
+        told, more = _telling([settings[index] for index in members])
         for index in members:
-            found[index] = " ".join([subject, *(f"{key}={told[index].get(key)}" for key in keys)])
+            words = [f"{key}={settings[index].get(key)}" for key in told]
+            found[index] = " ".join([name, *words, *([f"(and {more} more settings)"] if more else [])])
     return found
+
+
+def _telling(configurations: Sequence[dict[str, Any]]) -> tuple[list[str], int]:
+    """Keys whose values tell configurations apart, and how many more differ: all where those are few."""
+    same = shared(configurations)
+    different = sorted({key for settings in configurations for key in settings} - set(same))
+    if len(different) <= MOST_TOLD:
+        return different, 0
+
+    def told_apart(keys: Sequence[str]) -> int:
+        return len({tuple(str(settings.get(key)) for key in keys) for settings in configurations})
+
+    candidates = sorted(different, key=lambda key: key not in TOLD_FIRST)  # of equals, max takes the first
+    chosen: list[str] = []
+    while told_apart(chosen) < len(configurations):
+        best = max(candidates, key=lambda key: told_apart([*chosen, key]))
+        if told_apart([*chosen, best]) == told_apart(chosen):
+            break
+        chosen.append(best)
+    return chosen, len(different) - len(chosen)
 
 
 def leaves(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
