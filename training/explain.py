@@ -56,14 +56,7 @@ def check_overrides(overrides: list[Override], several: bool) -> None:
         seen[key] = override
         if key == "hydra" or key.startswith(("hydra.", "hydra/")):
             continue
-        if override.is_delete():
-            raise UserError(f"{text}: no key can be removed; expected {key.removeprefix('~')}=<value>")
-        if key in SECTIONS:
-            raise UserError(f"{text}: {SECTIONS[key]}; leave it out")
-        if key not in known_keys() and key not in GROUPS:  # before Hydra complains of something else that is missing
-            raise UserError(unknown_key(key, None))
-        if key in GROUPS and (override.is_add() or override.is_force_add()):
-            raise UserError(f"{text}: {key} already has a value; write {text.lstrip('+')}")
+        _check_key(override, key, text)
         if override.is_sweep_override():
             if not several:
                 raise UserError(f"{text} gives several values: add -m to train one run for each, or give one value")
@@ -71,6 +64,17 @@ def check_overrides(overrides: list[Override], several: bool) -> None:
             _check_choice(key, override.value(), text)
     if several and "resume" in seen:
         raise UserError("resume goes on with one run: leave -m out")
+
+
+def _check_key(override: Override, key: str, text: str) -> None:
+    if override.is_delete():
+        raise UserError(f"{text}: no key can be removed; expected {key.removeprefix('~')}=<value>")
+    if key in SECTIONS:
+        raise UserError(f"{text}: {SECTIONS[key]}; leave it out")
+    if key not in known_keys() and key not in GROUPS:  # before Hydra complains of something else that is missing
+        raise UserError(unknown_key(key, None))
+    if key in GROUPS and (override.is_add() or override.is_force_add()):
+        raise UserError(f"{text}: {key} already has a value; write {text.lstrip('+')}")
 
 
 def _check_choice(key: str, value: object, text: str) -> None:
