@@ -10,6 +10,7 @@ import matplotlib
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
@@ -222,7 +223,8 @@ def _save(path: Path, panels: Sequence[Panel], title: str, shared: bool) -> None
         figure.suptitle(title, fontsize=12)
         _legend(figure, list(grid.flat)[: len(panels)])
         partial = path.with_name(f"{path.stem}.part.png")
-        figure.savefig(partial)
+        # `savefig` would draw it once more, to lay it out before.
+        FigureCanvasAgg(figure).print_png(partial)  # type: ignore[no-untyped-call]  # Matplotlib's are not typed
         partial.replace(path)
 
 

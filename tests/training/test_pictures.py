@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from training.pictures import References, draw, mean_curve, read_metrics, read_returns, spread
@@ -44,13 +45,13 @@ def write_tables(folder: Path, seeds: int, phases: dict[str, tuple[str, ...]]) -
 def figures(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
     """Every figure that is saved, by the name of its file."""
     saved: dict[str, Figure] = {}
-    original = Figure.savefig
+    original = FigureCanvasAgg.print_png
 
-    def save(self: Figure, path: Path) -> None:
-        saved[path.name.split(".")[0]] = self
-        original(self, path)
+    def save(self: FigureCanvasAgg, path: Path) -> None:
+        saved[path.name.split(".")[0]] = self.figure
+        original(self, path)  # type: ignore[no-untyped-call]  # Matplotlib's are not typed
 
-    monkeypatch.setattr(Figure, "savefig", save)
+    monkeypatch.setattr(FigureCanvasAgg, "print_png", save)
     return saved
 
 

@@ -16,7 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
-from training.sweeps.job import end_with_parent, log_path, run_job
+from training.sweeps.job import composed_job, end_with_parent, log_path, run_job
 from training.sweeps.plan import composed
 
 PRELOADED = (  # what a job would import by itself
@@ -65,12 +65,15 @@ class ForkServer:
             self._fork(json.loads(line))
 
     def _fork(self, job: dict[str, Any]) -> None:
+        sweep, name, extra = Path(job["sweep"]), job["name"], job["extra"]
+        with suppress(Exception):  # the job says what is wrong with it
+            composed_job(sweep, name, extra)  # for this job and those that differ from it in the seed
         server = os.getpid()
         signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # a child would take it for the server's, and work on
         process = os.fork()
         if process == 0:
-            become_job(server, Path(job["sweep"]), job["name"], job["extra"])
-        self.children[process] = job["name"]
+            become_job(server, sweep, name, extra)
+        self.children[process] = name
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
 
     def _stop(self) -> None:

@@ -12,22 +12,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from conf.errors import UserError
 from train import train
 from training import checkpoint
-from training.cli import CONF
-from training.config import register_schemas
 from training.explain import explain
 from training.folder import mark_ended, new_folder, read_status, running_process
-from training.sweeps.plan import load_plan
+from training.sweeps.plan import composed_with_hydra, load_plan
 
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 LOGS = "logs"  # what jobs print
@@ -44,12 +41,14 @@ def run_job(sweep: Path, name: str, extra: Sequence[str] = ()) -> int:
 
 def _run(sweep: Path, name: str, extra: Sequence[str]) -> int:
     folder = sweep / name
-    overrides = [*extra, *load_plan(sweep).job(name).overrides]  # what was typed goes before what the launcher adds
     try:
         resumable = _resumable(folder)
         if not resumable:
             _put_away(sweep, name)
-        result = _train(sweep, name, [*overrides, f"resume={quoted(folder)}"] if resumable else overrides)
+        configuration = composed_job(sweep, name, extra)
+        if resumable:
+            configuration.resume = str(folder)
+        result = _train(configuration)
         if math.isfinite(result):
             return 0
         mark_ended(
@@ -112,18 +111,25 @@ def _put_away(sweep: Path, name: str) -> None:
         os.rename(folder, kept)  # over an empty folder
 
 
-def _train(sweep: Path, name: str, overrides: Sequence[str]) -> float:
-    register_schemas()
-    GlobalHydra.instance().clear()
-    place = ["hydra.mode=MULTIRUN", f"hydra.sweep.dir={quoted(sweep)}", f"hydra.sweep.subdir={quoted(Path(name))}"]
-    with initialize_config_dir(str(CONF)):
-        composed = compose("config", [*overrides, *place], return_hydra_config=True)
-    HydraConfig.instance().set_config(composed)
-    assert isinstance(composed, DictConfig)
-    composed = composed.copy()
-    with open_dict(composed):
-        del composed["hydra"]
-    return train(composed)
+def composed_job(sweep: Path, name: str, extra: Sequence[str]) -> DictConfig:
+    """The configuration of a job, with Hydra's. `extra`: overrides of the launcher, behind which what was typed counts.
+
+    Raises:
+        UserError, HydraException, OmegaConfBaseException: what is wrong with it.
+    """
+    configuration = composed_with_hydra([*extra, *load_plan(sweep).job(name).overrides])
+    configuration.hydra.mode = RunMode.MULTIRUN
+    configuration.hydra.sweep.dir = str(sweep)
+    configuration.hydra.sweep.subdir = name
+    return configuration
+
+
+def _train(configuration: DictConfig) -> float:
+    HydraConfig.instance().set_config(configuration)
+    own = configuration.copy()
+    with open_dict(own):
+        del own["hydra"]
+    return train(own)
 
 
 def _mark_failed(folder: Path, error: str) -> None:

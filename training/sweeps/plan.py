@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.types import Override, QuotedString
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from conf.errors import UserError
 from training.cli import CONF
@@ -121,11 +121,23 @@ def fixed_value(overrides: Iterable[Override], key: str, default: str) -> str:
 
 
 def composed(overrides: Sequence[str]) -> DictConfig:
-    """Runs that differ in nothing but their seed, as most of a sweep do, are composed once: it takes Hydra a while."""
+    """The configuration of a run."""
+    configuration = composed_with_hydra(overrides)
+    with open_dict(configuration):
+        del configuration["hydra"]
+    return configuration
+
+
+def composed_with_hydra(overrides: Sequence[str]) -> DictConfig:
+    """The same, and Hydra's own under `hydra`.
+
+    Runs that differ in nothing but their seed, as most of a sweep do, are composed once: it takes Hydra a while.
+    """
     seeds = [override for override in overrides if re.fullmatch(r"seed=\d+", override)]
     configuration = _composed(tuple(override for override in overrides if override not in seeds)).copy()
     if seeds:
         configuration.seed = int(seeds[-1].removeprefix("seed="))
+        configuration.hydra.overrides.task = list(overrides)
     return configuration
 
 
@@ -133,7 +145,7 @@ def composed(overrides: Sequence[str]) -> DictConfig:
 def _composed(overrides: tuple[str, ...]) -> DictConfig:
     register_schemas()
     with initialize_config_dir(str(CONF)):
-        return compose("config", list(overrides))
+        return compose("config", list(overrides), return_hydra_config=True)
 
 
 def planned(name: str, overrides: Sequence[str]) -> Job:

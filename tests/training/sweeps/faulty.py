@@ -4,10 +4,10 @@ import math
 import os
 import signal
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, SupportsFloat
 
 import gymnasium
-import numpy as np
 from gymnasium.envs.classic_control.pendulum import PendulumEnv
 
 
@@ -20,18 +20,17 @@ def killed() -> float:
     return 0.0
 
 
-class Faulty(PendulumEnv):
+class Faulty(gymnasium.RewardWrapper[Any, Any]):
     """Pendulum, but for one reward."""
 
     def __init__(self, fault: Callable[[], float], render_mode: str | None = None) -> None:
-        super().__init__(render_mode)
+        super().__init__(PendulumEnv(render_mode))
         self.fault, self.steps_left = fault, 30
 
-    def step(self, action: np.ndarray) -> Any:
-        observation, reward, terminated, truncated, info = super().step(action)
+    def reward(self, reward: SupportsFloat) -> SupportsFloat:
         self.steps_left -= 1
-        return observation, self.fault() if self.steps_left == 0 else reward, terminated, truncated, info
+        return self.fault() if self.steps_left == 0 else reward
 
 
 for name, fault in {"Raising": raising, "NaN": lambda: math.nan, "Killed": killed}.items():
-    gymnasium.register(f"{name}-v0", entry_point=Faulty, max_episode_steps=200, kwargs={"fault": fault})
+    gymnasium.register(f"{name}-v0", entry_point=partial(Faulty, fault), max_episode_steps=200)

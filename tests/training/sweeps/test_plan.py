@@ -3,11 +3,27 @@
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from conf.errors import UserError
+from training.cli import CONF
+from training.config import Config
 from training.explain import parse_overrides
 from training.sweeps.grid import planned_jobs, replaced
-from training.sweeps.plan import Job, Plan, fixed_value, grid, load_plan, own_overrides, packed, planned, stretches
+from training.sweeps.job import quoted
+from training.sweeps.plan import (
+    Job,
+    Plan,
+    composed,
+    fixed_value,
+    grid,
+    load_plan,
+    own_overrides,
+    packed,
+    planned,
+    stretches,
+)
 
 
 def test_a_grid_has_every_combination_in_order() -> None:
@@ -88,6 +104,24 @@ def test_folders_are_named_after_everything_swept() -> None:
     typed = parse_overrides(["algorithm=BC,GAIL", "seed=1,2"])
     assert fixed_value(typed, "algorithm", "") == "BC-GAIL"
     assert fixed_value(typed, "env", "hopper") == "hopper"
+    assert fixed_value(parse_overrides(["env.id=module:One-v0,'a b',3"]), "env.id", "") == "module:One-v0-a b-3"
+
+
+@pytest.mark.parametrize("text", ["a\\b", "a:b", "it's", "a\\'b", "end\\", "x y,z=1", 'q"x', "[1]"])
+def test_a_quoted_path_is_read_back(text: str) -> None:
+    (override,) = parse_overrides([f"resume={quoted(Path(text))}"])
+    assert override.value() == text
+
+
+def test_configurations_that_differ_in_their_seed_are_as_hydra_composes_them() -> None:
+    shared = ["algorithm=GAIL", "optimised_hyperparameters=GAIL_fast"]
+    for seed in (3, 4):
+        with initialize_config_dir(str(CONF)):
+            expected = compose("config", [*shared, f"seed={seed}"])
+        found = composed([f"seed={seed}", *shared])
+        assert found == expected
+        assert OmegaConf.get_type(found) is Config
+        found.steps = 7  # nobody else's
 
 
 def test_only_what_differs_is_shown() -> None:

@@ -1,0 +1,42 @@
+"""What is measured before and around training stays within its limits."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts.launch_cost import first_step, main, processor_seconds
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_first_step_comes_within_five_seconds(tmp_path: Path) -> None:
+    assert min(first_step(tmp_path) for _ in range(2)) < 5
+
+
+def test_processor_time_counts_the_processes_of_a_process() -> None:
+    spin = "import time\nwhile time.process_time() < {}: pass"
+    child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {spin.format(0.5)!r}])"
+    assert 0.5 < processor_seconds(sys.executable, "-c", child) < 1.5
+
+
+def test_the_parts_make_the_whole() -> None:
+    said = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "launch_cost.py"), "--jobs", "2"],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    found = re.search(r"each of 2 jobs: (\S+) s, its own (\S+) s, launching it (\S+) s", said)
+    assert found
+    whole, own, launching = map(float, found.groups())
+    assert 0 < own < whole
+    assert abs(own + launching - whole) < 0.002
+
+
+@pytest.mark.parametrize("typed", [("--jobs", "0"), ("--jobs", "many"), ("--job",)])
+def test_bad_input(typed: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(typed) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
