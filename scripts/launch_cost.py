@@ -20,12 +20,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.errors import UserError
 from scripts.command_line import Parser
 
+ROOT = Path(__file__).resolve().parents[1]
 JOB = (
     "algorithm=BC", "env=pendulum", "bc_pretraining.iterations=10", "evaluation.episodes=1", "threads=1",
     "logging.progress=false",
