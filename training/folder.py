@@ -51,10 +51,13 @@ def sweep_folder(parent: Path, name: str) -> Path:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replace a small file as a whole, so that a reader never sees half of it."""
+    """Replace a small file as a whole: nobody ever sees half of it, not even after the machine has lost power."""
     temporary = path.with_name(path.name + ".part")
     try:
-        temporary.write_text(text)
+        with temporary.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -146,8 +149,10 @@ class Table:
         with self.path.open("a", newline="") as file:
             csv.DictWriter(file, self.columns, lineterminator="\n").writerows(rows)
 
-    @property
-    def length(self) -> int:
+    def sync(self) -> int:
+        """Its length in bytes, all of which are on the disk: a checkpoint counts on them."""
+        with self.path.open("rb") as file:
+            os.fsync(file.fileno())
         return self.path.stat().st_size
 
 

@@ -145,12 +145,12 @@ class Records:
         return self.tensorboard[phase]
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the tables and TensorBoard end now. What was recorded so far is on its way to the disk."""
+        """Where the tables and TensorBoard end now. The tables are on the disk, TensorBoard is on its way."""
         for writer in self.tensorboard.values():
             writer.flush()
         return {
-            "evaluations": self.evaluations_table.length,
-            "metrics": self.metrics_table.length,
+            "evaluations": self.evaluations_table.sync(),
+            "metrics": self.metrics_table.sync(),
             "last_steps": dict(self.last_steps),
             "wandb_id": self.wandb_id,
         }

@@ -18,6 +18,7 @@ from gymnasium.envs.classic_control.pendulum import PendulumEnv
 from algorithms.learners.sac import SAC
 from tests.training.commands import QUICK, Outcome, assert_refused, fingerprint, run, run_folders, status_of
 from training import checkpoint
+from training.folder import read_table
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -115,6 +116,44 @@ def test_crash_inside_the_environment(tmp_path: Path, monkeypatch: pytest.Monkey
     assert_goes_on(assert_failed(outcome, tmp_path, "the simulator is unstable", 40))
 
 
+def test_the_machine_loses_power(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is left but what had been brought to the disk: the run goes on to the same end."""
+    on_disk: dict[str, bytes] = {}
+    sync, replace = os.fsync, os.replace
+    outputs, left = tmp_path / "outputs", tmp_path / "left"
+
+    def noted_sync(descriptor: int) -> None:
+        sync(descriptor)
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        on_disk[path] = Path(path).read_bytes()
+
+    def noted_replace(source: Path, target: Path) -> None:
+        replace(source, target)
+        on_disk[str(target)] = on_disk.pop(str(source), b"")
+
+    def lose_power(*_: object) -> None:
+        [folder] = run_folders(outputs)
+        for path in (path for path in folder.rglob("*") if path.is_file()):
+            target = left / path.relative_to(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(on_disk.get(str(path), b""))
+        raise RuntimeError("the end of the test's run")
+
+    monkeypatch.setattr(os, "fsync", noted_sync)
+    monkeypatch.setattr(os, "replace", noted_replace)
+    monkeypatch.setattr(PendulumEnv, "step", Fault(PendulumEnv.step, 45, lose_power))
+    short_run(outputs)
+    monkeypatch.undo()
+    assert run(f"resume={left}").status == 0
+    assert short_run(tmp_path / "straight").status == 0
+    [straight] = run_folders(tmp_path / "straight")
+    for name in ("evaluations.csv", "metrics.csv"):
+        rows = [read_table(folder / name) for folder in (left, straight)]
+        for row in (*rows[0], *rows[1]):
+            row.pop("seconds", None)
+        assert rows[0] == rows[1]
+
+
 def test_failure_before_the_first_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def crash(*_: object) -> None:
         raise RuntimeError("no such luck")
@@ -133,7 +172,7 @@ def test_disk_full_from_the_beginning(tmp_path: Path, monkeypatch: pytest.Monkey
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(os, "fsync", full)
     outcome = short_run(tmp_path)
     monkeypatch.undo()
     assert_refused(outcome, "cannot write results", "No space left on device")
