@@ -73,8 +73,10 @@ def alone(sweep: Path) -> Iterator[None]:
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise UserError(f"{sweep}: another process is at work on this sweep") from None
+        except OSError as error:  # a network's file system, for one
+            raise UserError(f"cannot lock {path}: {error.strerror}; expected a file system that can") from error
         yield
 
 

@@ -2,16 +2,20 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from conf.errors import UserError
+from scripts.print_plot_sweep_results import write
 from tests.training.commands import QUICK, assert_refused, run
-from tests.training.sweeps.test_sweep import command, wait_for
+from tests.training.sweeps.test_sweep import ROOT, command, wait_for
 from training.explain import parse_overrides
+from training.sweeps.optimise import described
 from training.sweeps.preset import install, preset_name
 from training.sweeps.space import Choice, Interval, check_ends, search_space
 from training.sweeps.trials import NAME, Record, Trial, load_record, without_improvement
@@ -161,3 +165,19 @@ def test_a_damaged_record_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / NAME).write_text(text)
     with pytest.raises(UserError, match="optimisation"):
         load_record(tmp_path)
+
+
+def test_the_kept_optimisation_is_as_its_page_says(tmp_path: Path) -> None:
+    folder = ROOT / "docs" / "results" / "optimisation_bc"
+    record, page = load_record(folder), (folder / "README.md").read_text()
+    assert [trial.state for trial in record.trials] == ["completed"] * 30
+    searched = {trial.number: trial for trial in record.trials}
+    assert [trial.number for trial in record.best(3)] == [22, 16, 27]
+    for trial in record.finals:
+        assert trial.mean == pytest.approx(np.mean(trial.scores))
+        assert trial.standard_error == pytest.approx(np.std(trial.scores, ddof=1) / math.sqrt(5))
+        before = "" if trial.number is None else f" {described(searched[trial.number])}"
+        (row,) = re.findall(rf"^\| (?:trial )?{trial.name}\b.*$", page, re.MULTILINE)
+        assert row.endswith(f"|{before} | {described(trial)} |")
+    write(tmp_path / "trials.csv", record)
+    assert (tmp_path / "trials.csv").read_text() == (folder / "trials.csv").read_text()
