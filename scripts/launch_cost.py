@@ -97,7 +97,8 @@ def measure(jobs: int) -> None:
         folder = Path(temporary)
         print(f"help: {processor_seconds(sys.executable, train_py, '--help'):.2f} s")
         print(f"first step: {first_step(folder):.2f} s", flush=True)
-        sweep = (f"seed=range({jobs})", f"output_folder={folder / 'sweep'}")
+        # One job at a time, as their own time is measured: two on the threads of one core take longer each.
+        sweep = (f"seed=range({jobs})", "launcher.workers=1", f"output_folder={folder / 'sweep'}")
         whole = processor_seconds(sys.executable, train_py, "-m", *JOB, *sweep) / jobs
         own = own_seconds(jobs, folder / "own")
     print(f"each of {jobs} jobs: {whole:.3f} s, its own {own:.3f} s, launching it {whole - own:.3f} s")
