@@ -55,16 +55,17 @@ class PolicySource:
 
 
 def halved(source: PolicySource, output: Path) -> Path:
-    """The policy in half the bytes: its weights rounded to 16 bits. Returns `output`.
+    """A policy that can be loaded, in half the bytes: its weights rounded to 16 bits. Returns `output`.
 
     Raises:
-        UserError: it is no policy of ours.
+        UserError: it is Stable-Baselines3's.
     """
+    if stable_baselines3_policy.is_stable_baselines3(source.file):
+        raise UserError(f"--keep-policy: {source.file} is Stable-Baselines3's; expected a policy of ours")
     content = checkpoint.load(source.file)
-    if "state" not in content:
-        raise UserError(f"{source.file} is not a policy file of this program")
     weights = content["state"].items()
     content["state"] = {name: value.half() if value.dtype == torch.float32 else value for name, value in weights}
+    output.parent.mkdir(parents=True, exist_ok=True)
     checkpoint.save(output, content)
     return output
 

@@ -14,6 +14,7 @@ in it is ever executed. Exit status: 0, or 2 with one line that says what is wro
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -189,10 +190,10 @@ def record(options: argparse.Namespace) -> None:
     source = PolicySource(options.policy, options.env, options.run_index, options.sampled, options.adapt)
     command = options.command or training_command(source.file)
     folder = output.with_name(f".{output.name}.recording")
-    folder.mkdir(parents=True, exist_ok=True)
+    player = demonstration_recording.load(source)
     if kept:
         source = replace(source, path=demonstration_recording.halved(source, folder / kept.name))
-    player = demonstration_recording.load(source)
+        player = demonstration_recording.load(source)
     workers = options.workers or demonstration_recording.default_workers(options.episodes)
     trajectories = demonstration_recording.recorded(source, options.episodes, options.seed, workers, folder)
     returns = np.array([trajectory.episode_return for trajectory in trajectories])
@@ -208,7 +209,8 @@ def record(options: argparse.Namespace) -> None:
     form.write(output, content)
     datasheet_path(output).write_text(demonstration_recording.datasheet(output, form.description, content))
     if kept:
-        source.file.replace(kept)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(source.file, kept)
     demonstration_recording.remove(folder)
     print(f"{output}: {options.episodes} episodes, return {returns.mean():.2f} +- {returns.std():.2f}")
 

@@ -96,7 +96,7 @@ def test_the_datasheet_says_where_it_comes_from(policy: Path, tmp_path: Path) ->
 
 
 def test_the_policy_that_is_kept_is_the_one_that_plays(policy: Path, tmp_path: Path) -> None:
-    kept, output = tmp_path / "hopper.pt", tmp_path / "hopper.hdf5"
+    kept, output = tmp_path / "policies" / "hopper.pt", tmp_path / "hopper.hdf5"
     assert record(policy, output, "--keep-policy", str(kept)) == 0
     assert kept.stat().st_size < policy.stat().st_size
     assert record(kept, tmp_path / "again.hdf5") == 0
@@ -116,6 +116,11 @@ def test_a_policy_is_not_kept_where_nothing_is_written(
     options = ("--keep-policy", str(kept))
     assert record(policy, tmp_path / "hopper.hdf5", "--minimum-return", "1e6", *options) == 2
     assert not list(tmp_path.iterdir())
+    damaged = policy.with_name("damaged.pt")
+    damaged.write_bytes(policy.read_bytes()[:1000])
+    for chosen in ((), options):
+        assert record(damaged, tmp_path / "hopper.hdf5", *chosen) == 2
+        assert not list(tmp_path.iterdir())
     kept.write_bytes(b"mine")
     assert record(policy, tmp_path / "hopper.hdf5", *options) == 2
     assert f"{kept} exists" in capsys.readouterr().err

@@ -98,9 +98,8 @@ class ForkServer:
 def preload() -> None:
     """Do once what every job would do again."""
     display = os.environ.get("MUJOCO_GL")
-    os.environ["MUJOCO_GL"] = (
-        "disable"  # else MuJoCo opens a display, which would not survive a fork; films open theirs
-    )
+    # MuJoCo would open a display, which does not survive a fork; films open theirs.
+    os.environ["MUJOCO_GL"] = "disable"
     for module in PRELOADED:
         with suppress(ImportError):  # a job says what it misses, if it needs it
             import_module(module)

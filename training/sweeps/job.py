@@ -51,9 +51,8 @@ def _run(sweep: Path, name: str, extra: Sequence[str]) -> int:
         result = _train(configuration)
         if math.isfinite(result):
             return 0
-        mark_ended(
-            folder, "failed", f"the last evaluation gave {result}"
-        )  # nobody can use it, and a sweep has to say so
+        # Nobody can use it, and a sweep has to say so.
+        mark_ended(folder, "failed", f"the last evaluation gave {result}")
         return 1
     except KeyboardInterrupt as error:
         print(f"interrupted: {error}", file=sys.stderr)

@@ -201,7 +201,7 @@ def test_long_batches_are_rewarded_in_pieces() -> None:
     gmmil.update(batch, expert_batch, policy())
     found = gmmil.relabel(batch, expert_batch, policy()).rewards
     for start in (0, CHUNK - 1, CHUNK, CHUNK + 6):
-        piece = batch.map(lambda column, start=start: column[:, start : start + 1])  # type: ignore[misc]
+        piece = batch.map(lambda column, start=start: column[:, start : start + 1])  # type: ignore[misc]  # defaults
         assert torch.allclose(found[:, start], gmmil._rewards(piece, batch, expert_batch)[:, 0], atol=1e-6)
 
 
@@ -222,7 +222,7 @@ def test_memory_does_not_grow_with_the_product_of_rows_and_features() -> None:
     size, features = 64, 102
     batch, expert_batch = (make_batch(1, size, features - 2, seed=seed) for seed in (0, 1))
     gmmil = make_gmmil(observation=features - 2)
-    with Largest() as largest:  # type: ignore[no-untyped-call]
+    with Largest() as largest:  # type: ignore[no-untyped-call]  # PyTorch states no types
         gmmil.update(batch, expert_batch, policy())
         gmmil.relabel(batch, expert_batch, policy())
     assert 2 * size**2 <= largest.elements <= 2 * size * max(size, features)
