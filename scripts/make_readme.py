@@ -2,7 +2,7 @@
 
     python scripts/make_readme.py
 
-Learning: the runs that docs/results/readme.yaml names. Speed: docs/results/throughput.json, if it is there, which
+Learning: the runs that docs/results/readme.yaml names. Speed: docs/results/throughput.json, which
 `python scripts/throughput.py --runs 1 5 --hidden-sizes 256 64 --vs stable-baselines3 --json <that file>` measures.
 Each goes between two comments of its name. The same files make the same text: a test checks that README.md is current.
 """
@@ -50,8 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def make(results: Path, readme: Path) -> None:
     """Raises UserError where a file is missing or damaged, or names no runs; then nothing has been written."""
     text = replaced(readme.read_text(), "learning", learning(results))
-    if (results / "throughput.json").exists():
-        text = replaced(text, "speed", speed(read_json(results / "throughput.json")))
+    text = replaced(text, "speed", speed(read_json(results / "throughput.json")))
     readme.write_text(text)
 
 

@@ -2,7 +2,8 @@
 
     python scripts/make_results.py
 
-A section for each folder in docs/results, beginning with its README.md where there is one. The same files make the
+A section for each folder in docs/results, beginning with its README.md where there is one, and one for each report of
+scripts/throughput.py (throughput*.json). The same files make the
 same text: a test checks that docs/results.md is up to date.
 """
 
@@ -18,7 +19,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.errors import UserError
-from scripts.kept_runs import KeptRun, SeedRun, known, load_experiment
+from scripts.kept_runs import KeptRun, SeedRun, known, load_experiment, read_json
 from scripts.result_pictures import draw
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
@@ -71,6 +72,19 @@ SEED_COLUMNS = (
     "wall s",
     "steps/s",
 )
+COST_COLUMNS = (
+    "algorithm",
+    "precision",
+    "threads",
+    "runs",
+    "width",
+    "environment steps/s",
+    "updates/s",
+    "loop steps/s",
+    "time of a step / SAC's",
+    "of the limit",
+    "peak GiB",
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -101,7 +115,9 @@ def make(results: Path, output: Path) -> None:
     if not folders:
         raise UserError(f"no results in {results}: keep some with scripts/keep_results.py first")
     experiments = {folder: load_experiment(folder) for folder in folders}
-    text = "\n".join([HEADER, *(section(folder, rows) for folder, rows in experiments.items())])
+    reports = [read_json(file) for file in sorted(results.glob("throughput*.json"))]
+    sections = [section(folder, rows) for folder, rows in experiments.items()]
+    text = "\n".join([HEADER, *sections, *map(costs, reports)])
     pictures = output.with_suffix("")
     pictures.mkdir(parents=True, exist_ok=True)
     output.write_text(text)
@@ -127,6 +143,36 @@ def section(folder: Path, rows: Sequence[Sequence[KeptRun]]) -> str:
         _table(("", *SEED_COLUMNS), _seed_rows(folder, rows)),
         "\n".join([*_notes(rows), *_references(rows), *_software(rows)]),
         f"![Returns over steps](results/{folder.name}.png)",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def costs(report: dict[str, Any]) -> str:
+    """What scripts/throughput.py measured, each row beside SAC of the same size in the same precision."""
+
+    def size(row: dict[str, Any]) -> tuple[Any, ...]:
+        return tuple(row[key] for key in ("precision", "threads", "runs", "hidden_size"))
+
+    sac = {size(row): row["loop"] for row in report["rows"] if row["algorithm"] == "SAC"}
+    memory = {row["algorithm"]: row["peak_gib"] for row in report["peak_memory"]}
+    rows = [
+        [
+            row["algorithm"],
+            *map(str, size(row)),
+            *(f"{row[key]:.0f}" for key in ("environment", "updates", "loop")),
+            f"{sac[size(row)] / row['loop']:.2f}" if size(row) in sac else "-",
+            f"{row['of_limit']:.0%}",
+            f"{memory[row['algorithm']]:.2f}",
+        ]
+        for row in report["rows"]
+    ]
+    parts = [
+        f"## Speed: {', '.join(dict.fromkeys(row['algorithm'] for row in report['rows']))}",
+        f"    {report['command']}",
+        _table(COST_COLUMNS, rows),
+        f"- {report['processor']}. Medians of blocks that take turns, per run. *updates*: the learner's alone; *loop*: "
+        "all that a step takes. *of the limit*: an update beside its matrix products alone. *peak GiB*: a run with "
+        f"{report['peak_memory'][0]['rows']:,} replay rows, of the first row of the algorithm.",
     ]
     return "\n\n".join(parts) + "\n"
 

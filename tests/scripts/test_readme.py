@@ -16,6 +16,29 @@ LEARNING, SPEED = (
 ENTRIES = "- {what: both, runs: trial/*}\n- {what: the second, runs: trial/GAIL_hopper_1}\n"
 
 
+def measured(algorithm: str, precision: str, runs: int, width: int, **figures: float) -> dict[str, Any]:
+    return {"algorithm": algorithm, "precision": precision, "threads": 1, "runs": runs, "hidden_size": width, **figures}
+
+
+FIGURES = {"updates": 125.4, "loop": 114.0, "of_limit": 0.683, "busy": 0.96}
+REPORT = {
+    "command": "python scripts/throughput.py --runs 1 5",
+    "processor": "Abacus 3000",
+    "rows": [
+        measured("SAC", "fp32", 1, 256, **FIGURES),
+        measured("SAC", "fp32", 1, 64, **(FIGURES | {"busy": 1.0})),
+        measured("SAC", "fp32", 5, 256, **FIGURES),
+    ],
+    "peers": [measured("SAC", p, 1, 256, updates=101.6, loop=97.0) | {"peer": "other"} for p in ("fp32", "bf16")],
+    "side_by_side": [
+        measured("GAIL", "fp32", 5, 256, gain=1.31),
+        measured("GAIL", "bf16", 5, 256, gain=1.84),
+        measured("GAIL", "fp32", 5, 64, gain=2.96),
+    ],
+    "peak_memory": [{"algorithm": "SAC", "rows": 1_000_000, "peak_gib": 0.47}],
+}
+
+
 def make(tmp_path: Path) -> int:
     return make_readme.main(["--results", str(tmp_path / "results"), "--readme", str(tmp_path / "README.md")])
 
@@ -25,6 +48,7 @@ def kept(tmp_path: Path) -> Path:
     """Two seeds, and a page to write them into."""
     assert keep(tmp_path, "trial", make_run(tmp_path / "0"), make_run(tmp_path / "1", seed=1)) == 0
     (tmp_path / "results" / "readme.yaml").write_text(ENTRIES)
+    (tmp_path / "results" / "throughput.json").write_text(json.dumps(REPORT))
     (tmp_path / "README.md").write_text(f"before\n{LEARNING}between\n{SPEED}after\n")
     return tmp_path
 
@@ -35,34 +59,12 @@ def test_learning(kept: Path) -> None:
     text = (kept / "README.md").read_text()
     assert "| both | 2 | 7,000 | 1000 | 0.88 to 1.00 | 0.60 to 1.00 | never (1 of 2) | 72 s |\n" in text
     assert "| the second | 1 | 7,000 | 1000 | 0.88 | 0.60 | never (0 of 1) | 72 s |\n<!-- end of learning -->\n" in text
-    assert text.startswith("before\n<!-- learning: ") and text.endswith(f"between\n{SPEED}after\n")
+    assert text.startswith("before\n<!-- learning: ") and "<!-- end of learning -->\nbetween\n<!-- speed: " in text
     assert make(kept) == 0
     assert (kept / "README.md").read_text() == text
 
 
-def measured(algorithm: str, precision: str, runs: int, width: int, **figures: float) -> dict[str, Any]:
-    return {"algorithm": algorithm, "precision": precision, "threads": 1, "runs": runs, "hidden_size": width, **figures}
-
-
 def test_speed(kept: Path) -> None:
-    figures = {"updates": 125.4, "loop": 114.0, "of_limit": 0.683, "busy": 0.96}
-    report = {
-        "command": "python scripts/throughput.py --runs 1 5",
-        "processor": "Abacus 3000",
-        "rows": [
-            measured("SAC", "fp32", 1, 256, **figures),
-            measured("SAC", "fp32", 1, 64, **(figures | {"busy": 1.0})),
-            measured("SAC", "fp32", 5, 256, **figures),
-        ],
-        "peers": [measured("SAC", p, 1, 256, updates=101.6, loop=97.0) | {"peer": "other"} for p in ("fp32", "bf16")],
-        "side_by_side": [
-            measured("GAIL", "fp32", 5, 256, gain=1.31),
-            measured("GAIL", "bf16", 5, 256, gain=1.84),
-            measured("GAIL", "fp32", 5, 64, gain=2.96),
-        ],
-        "peak_memory": [{"algorithm": "SAC", "rows": 1_000_000, "peak_gib": 0.47}],
-    }
-    (kept / "results" / "throughput.json").write_text(json.dumps(report))
     assert make(kept) == 0
     text = (kept / "README.md").read_text()
     assert "(Abacus 3000; busy 0.96 to 1.00 of the time" in text

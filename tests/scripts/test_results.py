@@ -200,6 +200,25 @@ def test_rows_are_told_apart_by_what_was_given(tmp_path: Path) -> None:
     assert make_results.labels(rows[:1]) == ["GAIL on Hopper-v4"]
 
 
+def test_what_each_algorithm_costs(tmp_path: Path) -> None:
+    """A step of 1/100 s beside one of 1/80 s: 1.25 times as long. Nothing stands beside a row without SAC's."""
+
+    def measured(algorithm: str, precision: str, loop: float) -> dict[str, Any]:
+        sizes = {"threads": 1, "runs": 1, "hidden_size": 256, "environment": 4000.0, "updates": 120.0, "of_limit": 0.5}
+        return {"algorithm": algorithm, "precision": precision, "loop": loop, **sizes}
+
+    rows = [measured("SAC", "fp32", 100.0), measured("RED", "fp32", 80.0), measured("RED", "bf16", 90.0)]
+    peaks = [{"algorithm": name, "peak_gib": gib, "rows": 1_000_000} for name, gib in (("SAC", 0.48), ("RED", 0.5))]
+    report = {"command": "python scripts/throughput.py", "processor": "Abacus", "rows": rows, "peak_memory": peaks}
+    assert keep(tmp_path, "trial", make_run(tmp_path / "0")) == 0
+    (tmp_path / "results" / "throughput.json").write_text(json.dumps(report))
+    text = document(tmp_path)
+    assert "## Speed: SAC, RED\n\n    python scripts/throughput.py\n" in text
+    assert "| SAC | fp32 | 1 | 1 | 256 | 4000 | 120 | 100 | 1.00 | 50% | 0.48 |\n" in text
+    assert "| RED | fp32 | 1 | 1 | 256 | 4000 | 120 | 80 | 1.25 | 50% | 0.50 |\n" in text
+    assert "| RED | bf16 | 1 | 1 | 256 | 4000 | 120 | 90 | - | 50% | 0.50 |\n" in text
+
+
 def test_the_same_input_makes_the_same_files(tmp_path: Path) -> None:
     assert keep(tmp_path, "trial", make_run(tmp_path / "run", runs=2)) == 0
     first = document(tmp_path), (tmp_path / "results" / "trial.png").read_bytes()
