@@ -26,12 +26,11 @@ from environments.trajectories import LazyTrajectories, Trajectory
 from environments.vector import reset_seeds
 from models.actors import SquashedGaussianActor
 from models.streams import Streams
-from scripts import stable_baselines3_policy
 from scripts.demonstration_checks import environment_facts
 from scripts.demonstration_layouts import narrowing
 from scripts.provenance import git_commit, load_checked, sha256, versions, without_paths
 from scripts.rollouts import Act, Actions, Observations, greedy, play
-from training import checkpoint
+from training import checkpoint, stable_baselines3_policy
 from training.policy import SavedPolicy
 
 

@@ -38,9 +38,9 @@ from scripts.demonstration_recording import Player, PolicySource, default_worker
 from scripts.evaluation_report import METHOD, statistics, table
 from scripts.provenance import sha256
 from scripts.rollouts import Act
-from scripts.stable_baselines3_policy import StableBaselinesPolicy
 from training import video
 from training.policy import SavedPolicy
+from training.stable_baselines3_policy import StableBaselinesPolicy
 
 
 def parser() -> argparse.ArgumentParser:

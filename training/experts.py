@@ -12,11 +12,13 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
+from gymnasium.spaces import Box, Discrete
 from jaxtyping import Float32
 
 from conf.callables import imported
 from conf.errors import UserError
 from environments.construction import Spaces
+from training import stable_baselines3_policy
 from training.policy import SavedPolicy, load_policy
 
 Observations = Float32[np.ndarray, "rows observation"]
@@ -75,8 +77,8 @@ def make_expert(name: str | None, index: int, spaces: Spaces) -> Expert:
     """
     if name is None:
         raise UserError(
-            "imitation.expert has no value: expected policy.pt or the folder of a run, a D4RL file that holds the "
-            "expert's network, a Python function as package.module:function, or keyboard"
+            "imitation.expert has no value: expected policy.pt or the folder of a run, a zip of Stable-Baselines3, a "
+            "D4RL file that holds the expert's network, a Python function as package.module:function, or keyboard"
         )
     if name == KEYBOARD:
         return KeyboardExpert(spaces)
@@ -88,12 +90,23 @@ def make_expert(name: str | None, index: int, spaces: Spaces) -> Expert:
         path = next((path / name for name in names if (path / name).is_file()), path / names[-1])
     if not path.is_file():
         raise UserError(
-            f"imitation.expert={name}: there is no {path}; expected policy.pt or the folder of a run, a D4RL file, "
-            "package.module:function, or keyboard"
+            f"imitation.expert={name}: there is no {path}; expected policy.pt or the folder of a run, a zip of "
+            "Stable-Baselines3, a D4RL file, package.module:function, or keyboard"
         )
     if h5py.is_hdf5(path):
         return FunctionExpert(d4rl_network(path, spaces), name, spaces)
+    if stable_baselines3_policy.is_stable_baselines3(path):
+        if index:
+            raise UserError(f"imitation.expert_index={index}: expected 0, the policy in {path}")
+        return FunctionExpert(stable_baselines3_policy.load(path, *_facts(spaces), sampled=False).act, name, spaces)
     return FunctionExpert(_saved(load_policy(path), path, index, spaces), name, spaces)
+
+
+def _facts(spaces: Spaces) -> tuple[int, Box | Discrete]:
+    """Size of an observation, and the space of actions, as the environment has them."""
+    if spaces.discrete:
+        return spaces.observation_size, Discrete(spaces.action_size)
+    return spaces.observation_size, Box(spaces.action_low, spaces.action_high, dtype=np.float32)
 
 
 def _saved(policy: SavedPolicy, path: Path, index: int, spaces: Spaces) -> Callable[[Observations], np.ndarray]:

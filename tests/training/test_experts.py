@@ -17,6 +17,7 @@ from conf.errors import UserError
 from environments.construction import Spaces, spaces_of
 from tests.scripts.helpers import save_policy
 from tests.training.test_resume import ROOT
+from tests.training.test_stable_baselines3_policy import CATEGORICAL, OBSERVATIONS, PPO, TANH, layer, zipped
 from training.experts import ExpertStoppedError, KeyboardExpert, d4rl_network, make_expert
 from training.policy import load_policy
 
@@ -49,6 +50,20 @@ def test_a_saved_policy_or_its_folder(tmp_path: Path) -> None:
         make_expert(str(path), 2, HOPPER)
     with pytest.raises(UserError, match="a policy for Hopper-v4, which has other spaces"):
         make_expert(str(path), 0, PENDULUM)
+
+
+def test_a_zip_of_stable_baselines3(tmp_path: Path) -> None:
+    """0.5 tanh(x0) + tanh(0.5 - x1) + 0.1, in the environment's units; of two choices the one with the larger value."""
+    path = zipped(tmp_path / "model.zip", PPO)
+    assert make_expert(str(path), 0, PENDULUM).label(OBSERVATIONS, 0)[:, 0] == pytest.approx(TANH, abs=1e-6)
+    with pytest.raises(UserError, match=r"imitation.expert_index=1: expected 0, the policy in"):
+        make_expert(str(path), 1, PENDULUM)
+    with pytest.raises(UserError, match="a policy for 3 observations, the environment has 11"):
+        make_expert(str(path), 0, HOPPER)
+    body = layer([[1.0, 0.0, 0.0, 0.0], [0.0, -1.0, 0.0, 0.0]], [0.0, 0.5], "mlp_extractor.policy_net.0")
+    path = zipped(tmp_path / "choices.zip", CATEGORICAL | body)
+    states = np.array([[1, 2, 0, 0], [0, -3, 0, 0]], np.float32)
+    assert make_expert(str(path), 0, CARTPOLE).label(states, 0).tolist() == [0, 1]
 
 
 def network(path: Path, transposed: bool, observation: int = 11, nonlinearity: str = "relu") -> Path:

@@ -17,8 +17,8 @@ from gymnasium.spaces import Box, Discrete
 from conf.errors import UserError
 from environments.formats import read
 from scripts.demonstrations import main
-from scripts.stable_baselines3_policy import load
 from tests.environments.formats.test_bad_files import Malicious
+from training.stable_baselines3_policy import load
 
 OBSERVATIONS = np.array([[1.0, 2.0, -1.0], [0.0, 0.5, 0.0]], np.float32)
 ACTIONS = Box(np.array([-2.0], np.float32), np.array([2.0], np.float32))
@@ -75,6 +75,22 @@ def test_greedy_numbers(tmp_path: Path, weights: Any, data: dict[str, Any], expe
     found = policy.act(OBSERVATIONS)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found[:, 0], expected or [2 * math.tanh(x) for x in TANH], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("weights", "prefix", "expected"),
+    [(PPO, "", TANH), (PPO, "pi_", TANH), (SAC, "actor.", [2 * math.tanh(x) for x in RELU])],
+)
+def test_the_running_normalisation_of_the_imitation_library(
+    tmp_path: Path, weights: Any, prefix: str, expected: list[float]
+) -> None:
+    """Observations that are x after (y - 3) / sqrt(4 + 1e-5) do what x does without."""
+    statistics = {"running_mean": torch.full((3,), 3.0), "running_var": torch.full((3,), 4.0), "count": torch.tensor(9)}
+    own = {f"{prefix}features_extractor.normalize.{name}": value for name, value in statistics.items()}
+    others = {f"vf_{name.removeprefix(prefix)}": value + 1 for name, value in own.items()}
+    policy = load(zipped(tmp_path / "p.zip", weights | own | others), 3, ACTIONS, False)
+    found = policy.act((OBSERVATIONS * math.sqrt(4 + 1e-5) + 3).astype(np.float32))
+    np.testing.assert_allclose(found[:, 0], expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("weights", [CATEGORICAL, DQN])

@@ -2,8 +2,9 @@
 
 The zip holds `policy.pth`, tensors that PyTorch reads without running anything, and `data`, JSON in which what is not
 plain is a pickle in base64. Those are never decoded: the network is read off the tensors' names and shapes, and the
-activation off its name. Multi-layer perceptrons of SAC, TQC, TD3, DDPG, PPO, A2C, TRPO and DQN. An observation
-normaliser (VecNormalize) lies in a pickle of its own: a policy that was trained with one needs it and plays badly here.
+activation off its name. Multi-layer perceptrons of SAC, TQC, TD3, DDPG, PPO, A2C, TRPO and DQN, also behind the running
+normalisation of the `imitation` library (NormalizeFeaturesExtractor), whose statistics are tensors among the others.
+VecNormalize's lie in a pickle of their own: a policy that was trained with it needs them and plays badly here.
 """
 
 import dataclasses
@@ -32,6 +33,9 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 LOG_STD_RANGE = (-20.0, 2.0)  # of SAC
 MEAN_LIMIT = 2.0  # of SAC with state-dependent exploration
+EXTRACTORS = ("actor.features_extractor.", "pi_features_extractor.", "features_extractor.")
+NORMALISER = ("normalize.running_mean", "normalize.running_var", "normalize.count")  # of `imitation`, and all it has
+NORMALISER_EPSILON = 1e-5
 BODIES = {  # where the layers of an actor are, and what its outputs mean
     "actor.latent_pi": "squashed",
     "actor.mu": "deterministic",
@@ -51,6 +55,7 @@ class StableBaselinesPolicy:
     log_std: list[tuple[Tensor, Tensor]] | Tensor | None
     limited: bool  # is the mean clamped?
     actions: Box | Discrete
+    normaliser: tuple[Tensor, Tensor] | None = None  # mean and standard deviation of observations
 
     def act(
         self, observations: Float32[np.ndarray, "envs observation"], generator: torch.Generator | None = None
@@ -58,6 +63,9 @@ class StableBaselinesPolicy:
         """Actions in the environment's units; drawn where there is a generator, and otherwise the most likely."""
         with torch.no_grad():
             features = torch.from_numpy(observations)
+            if self.normaliser is not None:
+                mean, deviation = self.normaliser
+                features = (features - mean) / deviation
             for weight, bias in self.layers:
                 features = self.activation(features @ weight.T + bias)
             outputs = features
@@ -126,8 +134,7 @@ def load(path: Path, observation_size: int, actions: Box | Discrete, sampled: bo
 def _policy(
     data: dict[str, Any], weights: dict[str, Tensor], actions: Box | Discrete, sampled: bool
 ) -> StableBaselinesPolicy:
-    if any(name.startswith(("features_extractor", "actor.features_extractor")) for name in weights):
-        raise UserError("a policy with a feature extractor; expected a multi-layer perceptron (MlpPolicy)")
+    normaliser = _normaliser(weights)
     kinds = [body for body in BODIES if any(name.startswith(f"{body}.0.") for name in weights)]
     if not kinds:
         raise UserError("no known policy network; expected SAC, TD3, PPO or DQN with MlpPolicy")
@@ -151,7 +158,19 @@ def _policy(
     else:
         layers, head = layers[:-1], layers[-1:]
     limited = kind == "squashed" and state_dependent
-    return StableBaselinesPolicy(kind, layers, _activation(data, kind), head, log_std, limited, actions)
+    return StableBaselinesPolicy(kind, layers, _activation(data, kind), head, log_std, limited, actions, normaliser)
+
+
+def _normaliser(weights: dict[str, Tensor]) -> tuple[Tensor, Tensor] | None:
+    """Mean and standard deviation, [observation] each, that `imitation` keeps where others have a network."""
+    extractor = next((prefix for prefix in EXTRACTORS if any(name.startswith(prefix) for name in weights)), None)
+    if extractor is None:
+        return None
+    own = {name.removeprefix(extractor): value for name, value in weights.items() if name.startswith(extractor)}
+    if not set(own) <= set(NORMALISER):
+        raise UserError("a policy with a feature extractor; expected a multi-layer perceptron (MlpPolicy)")
+    mean, variance = own[NORMALISER[0]], own[NORMALISER[1]]
+    return mean, (variance + NORMALISER_EPSILON).sqrt()
 
 
 def _layers(weights: dict[str, Tensor], prefix: str) -> list[tuple[Tensor, Tensor]]:
