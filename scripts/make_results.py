@@ -2,9 +2,9 @@
 
     python scripts/make_results.py
 
-A section for each folder in docs/results, beginning with its README.md where there is one, and one for each report of
-scripts/throughput.py (throughput*.json). The same files make the
-same text: a test checks that docs/results.md is up to date.
+A section for each folder in docs/results, beginning with its README.md where there is one, one for each report of
+scripts/throughput.py (throughput*.json), and one for that of scripts/on_policy_speed.py (on_policy_speed.json). The
+same files make the same text: a test checks that docs/results.md is up to date.
 """
 
 import argparse
@@ -85,6 +85,21 @@ COST_COLUMNS = (
     "of the limit",
     "peak GiB",
 )
+ON_POLICY_COLUMNS = (
+    "algorithm",
+    "environment",
+    "rollout",
+    "minibatch",
+    "epochs",
+    "steps/s",
+    "steps / processor s",
+    "peak GiB",
+    "beside it",
+    "its steps/s",
+    "its steps / processor s",
+    "ratio by time",
+    "ratio by processor time",
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -117,7 +132,8 @@ def make(results: Path, output: Path) -> None:
     experiments = {folder: load_experiment(folder) for folder in folders}
     reports = [read_json(file) for file in sorted(results.glob("throughput*.json"))]
     sections = [section(folder, rows) for folder, rows in experiments.items()]
-    text = "\n".join([HEADER, *sections, *map(costs, reports)])
+    on_policy = [read_json(file) for file in results.glob("on_policy_speed.json")]
+    text = "\n".join([HEADER, *sections, *map(costs, reports), *map(on_policy_speed, on_policy)])
     pictures = output.with_suffix("")
     pictures.mkdir(parents=True, exist_ok=True)
     output.write_text(text)
@@ -175,6 +191,32 @@ def costs(report: dict[str, Any]) -> str:
         f"{report['peak_memory'][0]['rows']:,} replay rows, of the first row of the algorithm.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def on_policy_speed(report: dict[str, Any]) -> str:
+    """What scripts/on_policy_speed.py measured, each row beside the library that did the same work."""
+    rows, software = [], {}
+    for row in report["rows"]:
+        sizes = (str(row[key]) for key in ("rollout", "minibatch", "epochs"))
+        rates = (f"{row[key]:.0f}" for key in ("rate", "processor_rate"))
+        theirs = ["-"] * 5
+        if peer := row.get("peer"):
+            theirs = [peer["name"], *(f"{peer[key]:.0f}" for key in ("rate", "processor_rate"))]
+            theirs += [f"{peer[key]:.2f}" for key in ("ratio", "processor_ratio")]
+            software[peer["name"]] = peer["versions"]
+        rows.append([row["algorithm"], row["environment"], *sizes, *rates, f"{row['peak_gib']:.2f}", *theirs])
+    busy = [part["busy"] for row in report["rows"] for part in (row, row.get("peer", row))]
+    notes = [
+        f"- {report['processor']}, one thread, {report['rows'][0]['envs']} environments, no evaluations. Medians of "
+        f"blocks that take turns; ratios are medians over blocks. A process had {min(busy):.0%} to {max(busy):.0%} of "
+        "a processor: the lower, the less *steps/s* and *ratio by time* say; rates by processor time are those to "
+        "compare. Both sides of a row take the same number of steps in the environment, of the policy and of the "
+        "discriminator for each rollout."
+    ]
+    for name, versions in {"Ours": report["versions"], **software}.items():
+        notes.append(f"- {name} ran with {', '.join(f'{package} {version}' for package, version in versions.items())}.")
+    table = _table(ON_POLICY_COLUMNS, rows)
+    return "\n\n".join(["## Speed on-policy", f"    {report['command']}", table, "\n".join(notes)]) + "\n"
 
 
 def labels(rows: Sequence[Sequence[KeptRun]]) -> list[str]:

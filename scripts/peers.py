@@ -13,29 +13,30 @@ import torch
 
 from conf.errors import UserError
 from scripts.timing import Timing
-from training.config import Config
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / ".venv-peers"
-REQUIREMENTS = {"stable-baselines3": "stable-baselines3==2.9.2"}
+REQUIREMENTS = {"stable-baselines3": "stable-baselines3==2.9.2", "imitation": "imitation==1.0.1"}
 
 
 def install(name: str, folder: Path = FOLDER) -> Path:
-    """The Python of a virtual environment that has the library, made when it is first needed.
+    """The Python of a virtual environment in `folder` that has the library, made when it is first needed.
 
-    It shares this environment's PyTorch, so that both sides compute with the same build.
+    It shares this environment's PyTorch, so that both sides compute with the same build. Each library has its own:
+    imitation asks for an older Stable-Baselines3 and an older Gymnasium.
 
     Raises:
         UserError: something cannot be installed.
     """
+    folder = folder / name
     python = folder / "bin" / "python"
     pins = [REQUIREMENTS[name], f"torch=={torch.__version__.split('+')[0]}"]
-    stamp = folder / f".{name}"
+    stamp = folder / "installed"
     packages = str(Path(torch.__file__).parents[1])
     wanted = "\n".join([packages, *pins])
     if stamp.is_file() and stamp.read_text() == wanted:
         return python
-    print(f"installing {pins[0]} in {folder.name}", file=sys.stderr)
+    print(f"installing {pins[0]} in {folder.parent.name}/{name}", file=sys.stderr)
     try:
         venv.create(folder, with_pip=True)
         site = next((folder / "lib").glob("python*/site-packages"))
@@ -55,12 +56,13 @@ def script(name: str) -> Path:
 
 
 class Peer:
-    """A process with the same agent made by another library; it answers one line for each line."""
+    """A process with the same agent made by another library; it answers one line for each line.
 
-    kinds: tuple[str, ...] = ("updates", "loop")
+    `setup` is its answer to the settings.
+    """
 
-    def __init__(self, name: str, python: Path, config: Config) -> None:
-        self.name, self.threads, self.hidden_size = name, config.threads, config.reinforcement.actor.hidden_size
+    def __init__(self, name: str, python: Path, settings: dict[str, Any], kinds: tuple[str, ...]) -> None:
+        self.name, self.kinds = name, kinds
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
             [str(python), str(script(name))],
@@ -69,16 +71,7 @@ class Peer:
             stderr=self.errors,
             text=True,
         )
-        settings = {
-            "environment_id": config.env.id,
-            "threads": config.threads,
-            "hidden_sizes": [self.hidden_size] * config.reinforcement.actor.depth,
-            "batch_size": config.training.batch_size,
-            "interval": config.training.interval,
-            "memory_size": config.memory.size,
-            "learning_rate": config.training.learning_rate,
-        }
-        self._ask(settings)
+        self.setup = self._ask(settings)
 
     def block(self, kind: str, steps: int) -> Timing:
         answer = self._ask({"kind": kind, "steps": steps})

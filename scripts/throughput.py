@@ -28,6 +28,7 @@ from scripts.command_line import Parser
 from scripts.peers import REQUIREMENTS, Peer, install
 from scripts.provenance import processor, versions, without_paths
 from scripts.timing import CHOSEN, Cell, Setting, Timed, Timing, configuration, measure, peak_memory, ratio, typical
+from training.config import Config
 
 HEADER = "algorithm precision threads runs width  env steps/s  updates/s  GFLOP/s  of limit  loop steps/s  busy"
 ROW = (
@@ -53,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     add("--steps", type=positive, default=500, help="per row and figure (default: %(default)s)")
     add("--blocks", type=positive, default=5, help="that these steps are cut into (default: %(default)s)")
     add("--demonstrations", type=Path, help="D4RL HDF5 file (default: the bundled set)")
-    add("--vs", choices=sorted(REQUIREMENTS), help="also time another library's SAC, in an environment of its own")
+    add("--vs", choices=["stable-baselines3"], help="also time another library's SAC, in an environment of its own")
     add("--json", type=Path, help="file to write all figures to")
     add("overrides", nargs="*", metavar="key=value", help="of the configuration, as for train.py")
     return parser
@@ -127,9 +128,23 @@ def peers(name: str | None, cells: list[Cell]) -> Iterator[dict[tuple[int, int],
         python = install(name) if name else None
         for key, cell in partners.items():
             if name and python and key:
-                started[key] = Peer(name, python, cell.config)
+                started[key] = Peer(name, python, sac_settings(cell.config), ("updates", "loop"))
                 stack.callback(started[key].close)
         yield started
+
+
+def sac_settings(config: Config) -> dict[str, Any]:
+    """What another library needs to know to make the same SAC."""
+    return {
+        "algorithm": "SAC",
+        "environment_id": config.env.id,
+        "threads": config.threads,
+        "hidden_sizes": [config.reinforcement.actor.hidden_size] * config.reinforcement.actor.depth,
+        "batch_size": config.training.batch_size,
+        "interval": config.training.interval,
+        "memory_size": config.memory.size,
+        "learning_rate": config.training.learning_rate,
+    }
 
 
 def comparable(setting: Setting) -> tuple[int, int] | None:

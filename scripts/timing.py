@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from hydra import compose, initialize_config_dir
@@ -29,6 +29,7 @@ from training.explain import check_overrides, explain, parse_overrides
 from training.phases import Interaction
 
 CHOSEN = ("algorithm", "precision", "threads", "runs", "reinforcement.actor.hidden_size")
+Result = TypeVar("Result")
 WARM_UP = 10  # steps before the first block: optimisers and memory pools are then in place
 
 
@@ -60,23 +61,28 @@ def configuration(setting: Setting, overrides: Sequence[str], demonstrations: Pa
         chosen[0] = "env=custom"
     elif any(override.startswith("env=") for override in overrides):
         chosen = chosen[1:]
-    config = parse(_composed(chosen, setting.algorithm, demonstrations))
+    config = parse(composed(chosen, setting.algorithm, demonstrations))
     if config.steps == 0 or not isinstance(config.reinforcement, SACConfig):
         raise UserError(f"algorithm={setting.algorithm} with {chosen[0]}: only runs that learn by SAC can be timed")
     return config
 
 
-def _composed(chosen: list[str], algorithm: str, demonstrations: Path | None) -> DictConfig:
+def composed(chosen: Sequence[str], algorithm: str, demonstrations: Path | None = None) -> DictConfig:
+    """What train.py would make of these options.
+
+    Raises:
+        UserError: they are wrong.
+    """
     register_schemas()
     try:
         check_overrides(parse_overrides(chosen), several=False)
         with initialize_config_dir(str(CONF)):
-            composed = compose("config", chosen)
+            config = compose("config", list(chosen))
         if demonstrations is not None:
-            OmegaConf.update(composed, "env.demonstrations", str(demonstrations))
+            OmegaConf.update(config, "env.demonstrations", str(demonstrations))
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error, algorithm)) from error
-    return composed
+    return config
 
 
 def product_flops(inputs: int, outputs: int, config: MLPConfig, rows: int) -> tuple[int, int]:
@@ -223,8 +229,13 @@ def ratio(upper: list[Timing], lower: list[Timing], factor: float = 1.0) -> floa
 
 def peak_memory(config: Config) -> tuple[float, int]:
     """GiB that a process of its own needs to build the run, fill its memory, and take a few steps; and the rows."""
+    return in_own_process(_filled_run, config)
+
+
+def in_own_process(work: Callable[[Config], Result], config: Config) -> Result:
+    """Where nothing else has taken memory before."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_filled_run, config).result()
+        return pool.submit(work, config).result()
 
 
 def _filled_run(config: Config) -> tuple[float, int]:
@@ -236,11 +247,11 @@ def _filled_run(config: Config) -> tuple[float, int]:
     memory.size = [memory.capacity] * config.runs
     for _ in range(WARM_UP):
         interaction.advance()
-    return _peak(), memory.capacity
+    return peak(), memory.capacity
 
 
-def _peak() -> float:
-    """Of this process: ru_maxrss would begin with that of its parent."""
+def peak() -> float:
+    """GiB of this process at most so far. ru_maxrss would begin with that of its parent."""
     status = Path("/proc/self/status")
     if status.is_file():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))

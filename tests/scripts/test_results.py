@@ -219,6 +219,25 @@ def test_what_each_algorithm_costs(tmp_path: Path) -> None:
     assert "| RED | bf16 | 1 | 1 | 256 | 4000 | 120 | 90 | - | 50% | 0.50 |\n" in text
 
 
+def test_speed_on_policy(tmp_path: Path) -> None:
+    """Beside another library where there was one; each side says with which packages it ran."""
+    sizes = {"envs": 8, "rollout": 2048, "minibatch": 64, "epochs": 10, "peak_gib": 0.284}
+    ours = {"algorithm": "PPO", **sizes, "rate": 4000.4, "processor_rate": 8000.0, "busy": 0.5}
+    peer = {"name": "other==1.0", "rate": 1000.0, "processor_rate": 3000.0, "busy": 0.25, "versions": {"torch": "2"}}
+    peer |= {"ratio": 4.0, "processor_ratio": 2.667}
+    rows = [{**ours, "environment": "cartpole", "peer": peer}, {**ours, "environment": "pendulum"}]
+    report = {"command": "python scripts/on_policy_speed.py", "processor": "Abacus", "versions": {"torch": "3"}}
+    assert keep(tmp_path, "trial", make_run(tmp_path / "0")) == 0
+    (tmp_path / "results" / "on_policy_speed.json").write_text(json.dumps(report | {"rows": rows}))
+    text = document(tmp_path)
+    assert "## Speed on-policy\n\n    python scripts/on_policy_speed.py\n" in text
+    sizes_and_ours = "2048 | 64 | 10 | 4000 | 8000 | 0.28"
+    assert f"| PPO | cartpole | {sizes_and_ours} | other==1.0 | 1000 | 3000 | 4.00 | 2.67 |\n" in text
+    assert f"| PPO | pendulum | {sizes_and_ours} | - | - | - | - | - |\n" in text
+    assert "- Abacus, one thread, 8 environments" in text and "had 25% to 50% of a processor" in text
+    assert text.endswith("\n- Ours ran with torch 3.\n- other==1.0 ran with torch 2.\n")
+
+
 def test_the_same_input_makes_the_same_files(tmp_path: Path) -> None:
     assert keep(tmp_path, "trial", make_run(tmp_path / "run", runs=2)) == 0
     first = document(tmp_path), (tmp_path / "results" / "trial.png").read_bytes()
