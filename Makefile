@@ -19,7 +19,7 @@ lint: $(ENV)/.installed-dev
 
 figures: $(ENV)/.installed
 	$(RUN) scripts/make_results.py
-	$(RUN) scripts/make_readme.py
+	$(RUN) scripts/make_tables.py
 	$(RUN) scripts/print_plot_sweep_results.py --path docs/results/optimisation_bc
 
 # The stamps are newer than the requirements that they were made from, so a second call installs nothing.

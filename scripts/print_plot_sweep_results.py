@@ -108,6 +108,11 @@ def write(path: Path, record: Record) -> None:
             writer.writerow([trial.name, trial.state, trial.mean, trial.standard_error, *values])
 
 
+def spans_decades(values: Sequence[float]) -> bool:
+    """Are the largest and the smallest more than a factor of 10 apart, as in a search over orders of magnitude?"""
+    return 0 < 10 * min(values) < max(values)
+
+
 def draw(path: Path, record: Record) -> None:
     """Best so far, and a slice along each hyperparameter."""
     trials = record.completed
@@ -129,6 +134,8 @@ def draw(path: Path, record: Record) -> None:
             words = any(isinstance(value, (str, bool)) for value in values)
             axes.plot([str(value) if words else value for value in values], means, "o", markersize=4)
             axes.set(xlabel=key, ylabel="score")
+            if not words and spans_decades([float(value) for value in values]):
+                axes.set_xscale("log")
         for axes in panels[len(keys) + 1 :]:
             axes.set_visible(False)
         figure.savefig(path, dpi=120)

@@ -236,3 +236,9 @@ def test_trials_of_an_optimisation(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_ranks_share_ties() -> None:
     assert print_plot_sweep_results.ranks([5.0, 1.0, 5.0]).tolist() == [2.5, 1.0, 2.5]
     assert print_plot_sweep_results.explained([1, 1, 1], np.array([1.0, 2.0, 3.0])) == 0.0
+
+
+def test_orders_of_magnitude_are_seen() -> None:
+    assert print_plot_sweep_results.spans_decades([1e-4, 3e-3, 1e-2])
+    assert not print_plot_sweep_results.spans_decades([64.0, 640.0])
+    assert not print_plot_sweep_results.spans_decades([0.0, 1.0, 100.0])  # 0 has no place on such an axis

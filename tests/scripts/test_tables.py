@@ -1,4 +1,4 @@
-"""The measurements in README.md: numbers worked out by hand, and whether the committed ones are current."""
+"""The measurements in pages: numbers worked out by hand, and whether the committed ones are current."""
 
 import json
 import shutil
@@ -7,11 +7,15 @@ from typing import Any
 
 import pytest
 
-from scripts import make_readme
+from scripts import make_tables
 from tests.scripts.test_results import ROOT, keep, make_run
+from training.sweeps.space import Value
+from training.sweeps.trials import Record, Trial
 
-LEARNING, SPEED = (
-    f"<!-- {name}: written by make figures -->\nold\n<!-- end of {name} -->\n" for name in ("learning", "speed")
+PAGES = ("README.md", "docs/results/optimisation_bc/README.md")
+LEARNING, SPEED, FINALS = (
+    f"<!-- {name}: written by make figures -->\nold\n<!-- end of {name} -->\n"
+    for name in ("learning", "speed", "finals")
 )
 ENTRIES = "- {what: both, runs: trial/*}\n- {what: the second, runs: trial/GAIL_hopper_1}\n"
 
@@ -40,16 +44,29 @@ REPORT = {
 
 
 def make(tmp_path: Path) -> int:
-    return make_readme.main(["--results", str(tmp_path / "results"), "--readme", str(tmp_path / "README.md")])
+    return make_tables.main(["--root", str(tmp_path)])
+
+
+def trial(number: int | None, seeds: int, mean: float, error: float | None, **values: Value) -> Trial:
+    return Trial(number, values, list(range(seeds)), "completed", mean=mean, standard_error=error)
 
 
 @pytest.fixture
 def kept(tmp_path: Path) -> Path:
-    """Two seeds, and a page to write them into."""
-    assert keep(tmp_path, "trial", make_run(tmp_path / "0"), make_run(tmp_path / "1", seed=1)) == 0
-    (tmp_path / "results" / "readme.yaml").write_text(ENTRIES)
-    (tmp_path / "results" / "throughput.json").write_text(json.dumps(REPORT))
-    (tmp_path / "README.md").write_text(f"before\n{LEARNING}between\n{SPEED}after\n")
+    """Two seeds, speed, an optimisation, and pages to write them into."""
+    docs, results = tmp_path / "docs", tmp_path / "docs" / "results"
+    assert keep(docs, "trial", make_run(docs / "0"), make_run(docs / "1", seed=1)) == 0
+    (results / "readme.yaml").write_text(ENTRIES)
+    (results / "throughput.json").write_text(json.dumps(REPORT))
+    optimisation = results / "optimisation_bc"
+    optimisation.mkdir()
+    values: dict[str, Value] = {"rate": 0.00457, "rows": 64, "loss": "L2"}
+    searched = [trial(0, 3, 0.1, 0.2, rate=1.0), trial(1, 3, 0.87, 0.0554, **values)]
+    fresh = [trial(None, 1, 0.5, None), trial(1, 2, 0.75, 0.0625, **values)]
+    Record(optimisation, "BC", ["hopper"], [], searched, fresh, {}).save()
+    pages = (f"before\n{LEARNING}between\n{SPEED}after\n", FINALS)
+    for page, text in zip(PAGES, pages, strict=True):
+        (tmp_path / page).write_text(text)
     return tmp_path
 
 
@@ -78,6 +95,19 @@ def test_speed(kept: Path) -> None:
     assert "3.0 times as fast as one after another, with networks of 64 units.\n<!-- end of speed -->\nafter\n" in text
 
 
+def test_finals(kept: Path) -> None:
+    assert make(kept) == 0
+    assert (
+        (kept / "docs/results/optimisation_bc/README.md")
+        .read_text()
+        .endswith(
+            "| | in the search | on fresh seeds |\n|---|---|---|\n"
+            "| trial 1: `rate=0.0046`, `rows=64`, `loss=L2` | 0.870 +- 0.055 (3 seeds) | 0.750 +- 0.062 (2 seeds) |\n"
+            "| default |  | 0.500 (1 seed) |\n<!-- end of finals -->\n"
+        )
+    )
+
+
 @pytest.mark.parametrize(
     ("file", "content", "words"),
     [
@@ -87,22 +117,26 @@ def test_speed(kept: Path) -> None:
             "expected <!-- learning: written by make figures --> and <!-- end of learning -->",
         ),
         ("README.md", LEARNING + LEARNING, "each once"),
-        ("results/readme.yaml", "- what: nothing", "expected a list with what and runs"),
-        ("results/readme.yaml", "- {what: lost, runs: nowhere/*}", "there are no runs nowhere/* for 'lost'"),
-        ("results/trial/GAIL_hopper_1/evaluations.csv", "x", "evaluations.csv"),
-        ("results/throughput.json", "{", "throughput.json is missing or damaged"),
+        ("docs/results/readme.yaml", "- what: nothing", "expected a list with what and runs"),
+        ("docs/results/readme.yaml", "- {what: lost, runs: nowhere/*}", "there are no runs nowhere/* for 'lost'"),
+        ("docs/results/trial/GAIL_hopper_1/evaluations.csv", "x", "evaluations.csv"),
+        ("docs/results/throughput.json", "{", "throughput.json is missing or damaged"),
+        ("docs/results/optimisation_bc/optimisation.json", "{", "optimisation.json is damaged"),
+        ("docs/results/optimisation_bc/README.md", "", "expected <!-- finals: written by make figures -->"),
     ],
 )
 def test_bad_input(kept: Path, file: str, content: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
     (kept / file).write_text(content)
-    before = (kept / "README.md").read_text()
+    before = [(kept / page).read_text() for page in PAGES]
     assert make(kept) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1 and words in error
-    assert (kept / "README.md").read_text() == before
+    assert [(kept / page).read_text() for page in PAGES] == before
 
 
 def test_the_committed_tables_are_up_to_date(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "docs", tmp_path / "docs", ignore=shutil.ignore_patterns("*.png"))
     shutil.copy(ROOT / "README.md", tmp_path)
-    assert make_readme.main(["--readme", str(tmp_path / "README.md")]) == 0
-    assert (tmp_path / "README.md").read_text() == (ROOT / "README.md").read_text(), "run make figures"
+    assert make(tmp_path) == 0
+    for page in PAGES:
+        assert (tmp_path / page).read_text() == (ROOT / page).read_text(), f"{page}: run make figures"

@@ -1,18 +1,20 @@
-"""Write the tables of measurements in README.md from the raw files in docs/results.
+"""Write the tables of measurements in README.md and pages of docs from the raw files in docs/results.
 
-    python scripts/make_readme.py
+    python scripts/make_tables.py
 
-Learning: the runs that docs/results/readme.yaml names. Speed: docs/results/throughput.json, which
-`python scripts/throughput.py --runs 1 5 --hidden-sizes 256 64 --vs stable-baselines3 --json <that file>` measures.
-Each goes between two comments of its name. The same files make the same text: a test checks that README.md is current.
+Each goes between two comments of its name. The same files make the same text: a test checks that the pages are current.
+
+- learning: the runs that docs/results/readme.yaml names.
+- speed: throughput.json, by
+  `python scripts/throughput.py --runs 1 5 --hidden-sizes 256 64 --vs stable-baselines3 --json <that file>`.
+- finals: optimisation_bc/optimisation.json, the state of an optimisation.
 """
 
 import argparse
 import math
-import re
 import statistics
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ from omegaconf import OmegaConf
 from conf.errors import UserError
 from scripts.command_line import Parser, duration
 from scripts.kept_runs import SeedRun, load_run, natural, read_json
+from training.sweeps.space import Value
+from training.sweeps.trials import Record, Trial, load_record, score
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED_WIDTH = 256
@@ -30,36 +34,42 @@ PUBLISHED_WIDTH = 256
 
 def parser() -> argparse.ArgumentParser:
     parser = Parser(__doc__)
-    results, readme = ROOT / "docs" / "results", ROOT / "README.md"
-    parser.add_argument("--results", type=Path, default=results, help="folder to read (default: docs/results)")
-    parser.add_argument("--readme", type=Path, default=readme, help="file whose tables are replaced")
+    parser.add_argument("--root", type=Path, default=ROOT, help="of README.md and docs (default: this repository)")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 written, 2 refused with one line that says why."""
     try:
-        options = parser().parse_args(arguments)
-        make(options.results, options.readme)
+        make(parser().parse_args(arguments).root)
     except (UserError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0
 
 
-def make(results: Path, readme: Path) -> None:
+def make(root: Path) -> None:
     """Raises UserError where a file is missing or damaged, or names no runs; then nothing has been written."""
-    text = replaced(readme.read_text(), "learning", learning(results))
-    text = replaced(text, "speed", speed(read_json(results / "throughput.json")))
-    readme.write_text(text)
+    results = root / "docs" / "results"
+    blocks = {
+        "README.md": {"learning": learning(results), "speed": speed(read_json(results / "throughput.json"))},
+        "docs/results/optimisation_bc/README.md": {"finals": finals(load_record(results / "optimisation_bc"))},
+    }
+    pages = {root / page: filled(root / page, own) for page, own in blocks.items()}
+    for path, text in pages.items():
+        path.write_text(text)
 
 
-def replaced(text: str, name: str, block: str) -> str:
-    """`text` with `block` between the comments of this name. Raises UserError where they are not there, once."""
-    begin, end = f"<!-- {name}: written by make figures -->", f"<!-- end of {name} -->"
-    if text.count(begin) != 1 or text.count(end) != 1:
-        raise UserError(f"expected {begin} and {end} in the README, each once")
-    return re.sub(f"{begin}.*{end}", lambda _: f"{begin}\n{block}\n{end}", text, flags=re.DOTALL)
+def filled(path: Path, blocks: Mapping[str, str]) -> str:
+    """The page with each block between the comments of its name. Raises UserError where they are not there, once."""
+    text = path.read_text()
+    for name, block in blocks.items():
+        begin, end = f"<!-- {name}: written by make figures -->", f"<!-- end of {name} -->"
+        before, _, rest = text.partition(begin)
+        if text.count(begin) != 1 or text.count(end) != 1 or end not in rest:
+            raise UserError(f"expected {begin} and {end} in {path}, each once")
+        text = f"{before}{begin}\n{block}\n{end}{rest.partition(end)[2]}"
+    return text
 
 
 def learning(results: Path) -> str:
@@ -147,6 +157,30 @@ def side_by_side(gains: Sequence[dict[str, Any]]) -> list[str]:
         f"networks of {width} units."
         for (algorithm, runs, width), own in found.items()
     ]
+
+
+def finals(record: Record) -> str:
+    """Finalists and the default, the best on fresh seeds first."""
+    searched = {trial.number: trial for trial in record.trials}
+    lines = ["| | in the search | on fresh seeds |", "|---|---|---|"]
+    for trial in sorted(record.finals, key=score, reverse=True):
+        values = ", ".join(f"`{key}={shown(value)}`" for key, value in trial.values.items())
+        what = "default" if trial.number is None else f"trial {trial.number}: {values}"
+        lines.append(f"| {what} | {measured(searched.get(trial.number))} | {measured(trial)} |")
+    return "\n".join(lines)
+
+
+def shown(value: Value) -> str:
+    return f"{value:.2g}" if isinstance(value, float) else str(value)
+
+
+def measured(trial: Trial | None) -> str:
+    """Mean over seeds, and its standard error where there are several."""
+    if trial is None or trial.mean is None:
+        return ""
+    error = "" if trial.standard_error is None else f" +- {trial.standard_error:.3f}"
+    seeds = len(trial.seeds)
+    return f"{trial.mean:.3f}{error} ({seeds} seed{'s' if seeds > 1 else ''})"
 
 
 if __name__ == "__main__":
