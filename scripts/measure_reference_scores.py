@@ -12,6 +12,7 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -34,7 +35,12 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--random-episodes", type=int, default=200, help="(default: %(default)s)")
     parser.add_argument("--expert-episodes", type=int, default=100, help="of a policy (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="where the episodes begin (default: %(default)s)")
-    parser.add_argument("--file", type=Path, default=PATH, help="table to write to (default: the repository's)")
+    parser.add_argument(
+        "--file",
+        type=Path,
+        default=PATH,
+        help="table to write to, made where it is missing (default: the repository's)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an entry, such as a published reference")
     return parser
 
@@ -56,7 +62,7 @@ def measure(options: argparse.Namespace) -> None:
     Raises:
         UserError: an entry exists already, input cannot be used, or the expert is no better than the random policy.
     """
-    entries = json.loads(options.file.read_text())
+    entries = read_entries(options.file)
     if options.environment in entries and not options.overwrite:
         raise UserError(f"{options.environment} has references already: give --overwrite to replace them")
     if min(options.random_episodes, options.expert_episodes) < 1 or options.seed < 0:
@@ -75,6 +81,19 @@ def measure(options: argparse.Namespace) -> None:
     }
     write_json(options.file, dict(sorted(entries.items())))
     print(f"{options.environment}: random {random.mean():.2f}, expert {expert:.2f}")
+
+
+def read_entries(path: Path) -> dict[str, Any]:
+    """The table to write to, empty where there is none yet. Raises UserError where it is something else."""
+    if not path.parent.is_dir():
+        raise UserError(f"--file {path}: there is no such folder")
+    try:
+        entries = json.loads(path.read_text()) if path.exists() else {}
+    except ValueError as error:
+        raise UserError(f"--file {path} is damaged: expected JSON with an entry for each environment") from error
+    if not isinstance(entries, dict):
+        raise UserError(f"--file {path}: expected JSON with an entry for each environment")
+    return entries
 
 
 def rolled_out(options: argparse.Namespace) -> tuple[float, str]:

@@ -90,6 +90,24 @@ def test_published_references_are_kept(table: Path, tmp_path: Path, capsys: pyte
     assert "Ant-v4 has references already" in capsys.readouterr().err
 
 
+def test_a_new_table_is_made(tmp_path: Path) -> None:
+    table = tmp_path / "mine.json"
+    assert measure(table, "--expert-demonstrations", str(demonstrations(tmp_path / "mine.hdf5"))) == 0
+    assert list(json.loads(table.read_text())) == ["Hopper-v4"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]"])
+def test_what_is_no_table_is_refused(content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "mine.json"
+    table.write_text(content)
+    source = str(demonstrations(tmp_path / "mine.hdf5"))
+    for path, words in ((table, "expected JSON"), (tmp_path / "nowhere" / "mine.json", "there is no such folder")):
+        assert measure(path, "--expert-demonstrations", source) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: --file {path}") and error.count("\n") == 1 and words in error
+    assert table.read_text() == content
+
+
 def test_demonstrations_without_rewards_are_refused(
     table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
