@@ -91,10 +91,12 @@ class Peer:
         return answer
 
     def close(self) -> None:
+        """Nothing of it is kept, so it need not end by itself: on a busy machine that takes long."""
+        self.process.kill()
+        self.process.wait()
         if self.process.stdin:
             with contextlib.suppress(BrokenPipeError):
                 self.process.stdin.close()
-        self.process.wait(10)
         if self.process.stdout:
             self.process.stdout.close()
         self.errors.close()
