@@ -1,87 +1,15 @@
-"""Observations of the same robot in other layouts: with or without its positions, with or without contact forces.
-
-| robot | positions that Gymnasium leaves out | observation without and with them | with contact forces |
-|---|---|---|---|
-| Hopper | 1 | 11, 12 (seals) | |
-| HalfCheetah | 1 | 17, 18 (seals) | |
-| Walker2d | 1 | 17, 18 (seals) | |
-| Swimmer | 2 | 8, 10 (seals) | |
-| Ant | 2 | 27, 29 (seals) | 111 (v2, D4RL), 105 (v5) |
-
-Positions are the first of MuJoCo's qpos, and stand first; contact forces stand last.
-"""
+"""Demonstrations as another environment of the same robot shows them; the rules are in environments/layouts.py."""
 
 import dataclasses
-import re
-from collections.abc import Callable
 
 import gymnasium
 import numpy as np
-from jaxtyping import Float32
 
 from conf.errors import UserError
 from environments.formats.base import ENVIRONMENT_KEYS, DemonstrationSet
+from environments.layouts import ROBOTS, robot_of
 from environments.trajectories import LazyTrajectories, Trajectory, lengths_of
 from scripts.demonstration_checks import EnvironmentFacts, environment_facts
-
-Observations = Float32[np.ndarray, "rows observation"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Robot:
-    """What the layouts of one robot have in common."""
-
-    size: int  # without positions and contact forces
-    positions: int
-    contact_forces: tuple[int, ...] = ()
-
-    def parts(self, size: int, name: str) -> tuple[int, int]:
-        """How many positions and contact forces there are in an observation of that size.
-
-        Raises:
-            UserError: there is no such layout.
-        """
-        for positions in (0, self.positions):
-            for forces in (0, *self.contact_forces):
-                if size == self.size + positions + forces:
-                    return positions, forces
-        raise UserError(f"there is no rule for {name} with observations of {size} numbers")
-
-
-ROBOTS = {
-    "Hopper": Robot(11, 1),
-    "HalfCheetah": Robot(17, 1),
-    "Walker2d": Robot(17, 1),
-    "Swimmer": Robot(8, 2),
-    "Ant": Robot(27, 2, (84, 78)),
-}
-
-
-def robot_of(environment_id: str) -> str:
-    """The robot in an environment's id, such as Hopper in seals/Hopper-v1 and Hopper-v4.
-
-    Raises:
-        UserError: there are no rules for it.
-    """
-    match = re.fullmatch(r"(?:.*/)?(\w+?)-v\d+", environment_id)
-    if match is None or match[1] not in ROBOTS:
-        raise UserError(f"there is no rule for the observations of {environment_id}; known: {', '.join(ROBOTS)}")
-    return match[1]
-
-
-def narrowing(environment_id: str, size: int, wanted: int) -> Callable[[Observations], Observations]:
-    """From observations of one layout to those of another that leaves something out.
-
-    Raises:
-        UserError: the wanted layout holds more.
-    """
-    robot = ROBOTS[robot_of(environment_id)]
-    positions, forces = robot.parts(size, environment_id)
-    kept_positions, kept_forces = robot.parts(wanted, environment_id)
-    if kept_positions > positions or kept_forces not in (0, forces):
-        raise UserError(f"{environment_id}: observations of {size} numbers do not hold what those of {wanted} do")
-    start, stop = positions - kept_positions, size - (forces - kept_forces)
-    return lambda observations: observations[:, start:stop]
 
 
 def converted(content: DemonstrationSet, target: str, source: str) -> DemonstrationSet:

@@ -22,12 +22,12 @@ from tqdm import tqdm
 from conf.errors import UserError
 from environments.formats import npz
 from environments.formats.base import Attribute, DemonstrationSet
+from environments.layouts import narrowing
 from environments.trajectories import LazyTrajectories, Trajectory
 from environments.vector import reset_seeds
 from models.actors import SquashedGaussianActor
 from models.streams import Streams
 from scripts.demonstration_checks import environment_facts
-from scripts.demonstration_layouts import narrowing
 from scripts.provenance import git_commit, load_checked, sha256, versions, without_paths
 from scripts.rollouts import Act, Actions, Observations, greedy, play
 from training import checkpoint, stable_baselines3_policy
@@ -137,8 +137,7 @@ def load(source: PolicySource) -> Player:
                 f"{path} is a policy for {environment}, not for {facts.id}; --adapt shows it the observations that it "
                 "knows, where those of the other environment hold them"
             )
-        if facts.observation_size != policy.spaces.observation_size:
-            narrow = narrowing(facts.id, facts.observation_size, policy.spaces.observation_size)
+        narrow = narrowing(facts.id, facts.observation_size, environment, policy.spaces.observation_size)
         environment = facts.id
     known = {"algorithm": policy.algorithm, "training_seed": policy.seeds[source.run_index], "manner": manner}
     if environment != policy.environment_id:

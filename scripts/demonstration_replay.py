@@ -18,9 +18,9 @@ from tqdm import tqdm
 from conf.errors import UserError
 from environments.construction import make_environment
 from environments.formats.base import DemonstrationSet
+from environments.layouts import ROBOTS, robot_of
 from environments.trajectories import Trajectory
 from scripts.demonstration_checks import EnvironmentFacts, check_fit, chosen_environment, environment_facts
-from scripts.demonstration_layouts import ROBOTS, robot_of
 
 CLIPPED = {"Hopper": 10.0, "Walker2d": 10.0}  # the limit of observed velocities
 OBSERVATION_TOLERANCE, REWARD_TOLERANCE = 1e-2, 1e-2  # relative to the spread of what is compared

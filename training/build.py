@@ -108,7 +108,8 @@ def _interaction(
 
 
 def _aggregation(config: Config, spaces: Spaces, learner: Learner, imitation: DAgger) -> Aggregation:
-    expert = make_expert(imitation.config.expert, imitation.config.expert_index, spaces)
+    own = imitation.config
+    expert = make_expert(own.expert, own.expert_index, spaces, config.env.id if own.expert_adapt else None)
     return Aggregation(
         imitation,
         learner.policy,

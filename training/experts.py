@@ -6,6 +6,7 @@ import signal
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from jaxtyping import Float32
 from conf.callables import imported
 from conf.errors import UserError
 from environments.construction import Spaces
+from environments.layouts import narrowing
 from training import stable_baselines3_policy
 from training.policy import SavedPolicy, load_policy
 
@@ -69,8 +71,10 @@ class FunctionExpert(Expert):
         return actions.astype(np.float32)
 
 
-def make_expert(name: str | None, index: int, spaces: Spaces) -> Expert:
+def make_expert(name: str | None, index: int, spaces: Spaces, adapted: str | None = None) -> Expert:
     """The expert of `imitation.expert`, for an environment of these spaces.
+
+    `adapted`: the environment's id, where a policy of ours is to be shown what it knows of the observations.
 
     Raises:
         UserError: there is none, it cannot be used, or it is one for another environment.
@@ -99,7 +103,7 @@ def make_expert(name: str | None, index: int, spaces: Spaces) -> Expert:
         if index:
             raise UserError(f"imitation.expert_index={index}: expected 0, the policy in {path}")
         return FunctionExpert(stable_baselines3_policy.load(path, *_facts(spaces), sampled=False).act, name, spaces)
-    return FunctionExpert(_saved(load_policy(path), path, index, spaces), name, spaces)
+    return FunctionExpert(_saved(load_policy(path), path, index, spaces, adapted), name, spaces)
 
 
 def _facts(spaces: Spaces) -> tuple[int, Box | Discrete]:
@@ -109,20 +113,31 @@ def _facts(spaces: Spaces) -> tuple[int, Box | Discrete]:
     return spaces.observation_size, Box(spaces.action_low, spaces.action_high, dtype=np.float32)
 
 
-def _saved(policy: SavedPolicy, path: Path, index: int, spaces: Spaces) -> Callable[[Observations], np.ndarray]:
+def _saved(
+    policy: SavedPolicy, path: Path, index: int, spaces: Spaces, adapted: str | None
+) -> Callable[[Observations], np.ndarray]:
     """The most likely actions of one of the policies in a file."""
     if index >= len(policy.seeds):
         raise UserError(
             f"imitation.expert_index={index}: expected 0 to {len(policy.seeds) - 1}, the policies in {path}"
         )
     own = policy.spaces
+    narrow: Callable[[Observations], Observations] | None = None
+    if adapted is not None:
+        narrow = narrowing(adapted, spaces.observation_size, policy.environment_id, own.observation_size)
+        spaces = replace(spaces, observation_size=own.observation_size)
     sizes = (own.observation_size, own.action_size, own.discrete)
     bounds = ((own.action_low, spaces.action_low), (own.action_high, spaces.action_high))
     alike = sizes == (spaces.observation_size, spaces.action_size, spaces.discrete)
     if not alike or not all(np.array_equal(one, other) for one, other in bounds):
-        raise UserError(f"imitation.expert={path} is a policy for {policy.environment_id}, which has other spaces")
+        hint = "" if adapted else "; imitation.expert_adapt=true shows it what it knows, where these hold more"
+        raise UserError(
+            f"imitation.expert={path} is a policy for {policy.environment_id}, which has other spaces{hint}"
+        )
 
     def act(observations: Observations) -> np.ndarray:
+        if narrow is not None:
+            observations = narrow(observations)
         batch = torch.from_numpy(observations).expand(len(policy.seeds), *observations.shape)
         return own.to_environment(policy.greedy(batch)[index].numpy())
 

@@ -36,6 +36,7 @@ class DAggerConfig(ImitationConfig):
     absorbing: bool = False
     expert: str | None = None  # a policy, a D4RL file with a network, package.module:function, keyboard
     expert_index: int = ranged(0, 0)  # which of several policies in the file
+    expert_adapt: bool = False  # show a policy what it knows of observations that hold more
     expert_episodes: int = ranged(10, 0)  # of the expert alone, to know its return; 0: leave it unknown
     beta_schedule: str = "linear"  # or exponential, or package.module:function, from the round to a probability
     beta_rounds: int = ranged(15, 1)  # linear: rounds until the expert's actions are no longer taken

@@ -52,6 +52,18 @@ def test_a_saved_policy_or_its_folder(tmp_path: Path) -> None:
         make_expert(str(path), 0, PENDULUM)
 
 
+def test_a_policy_is_shown_what_it_knows(tmp_path: Path) -> None:
+    """seals' Hopper observes its position first, which Hopper-v4 leaves out."""
+    path, seals = save_policy(tmp_path), spaces_of("seals/Hopper-v1")
+    longer = np.concatenate([np.full((4, 1), 7, np.float32), STATES], 1)
+    expected = make_expert(str(path), 0, HOPPER).label(STATES, 0)
+    assert np.array_equal(make_expert(str(path), 0, seals, "seals/Hopper-v1").label(longer, 0), expected)
+    with pytest.raises(UserError, match=r"other spaces; imitation.expert_adapt=true shows it what it knows"):
+        make_expert(str(path), 0, seals)
+    with pytest.raises(UserError, match=r"Hopper-v4 is another robot than Walker2d-v4"):
+        make_expert(str(path), 0, spaces_of("Walker2d-v4"), "Walker2d-v4")
+
+
 def test_a_zip_of_stable_baselines3(tmp_path: Path) -> None:
     """0.5 tanh(x0) + tanh(0.5 - x1) + 0.1, in the environment's units; of two choices the one with the larger value."""
     path = zipped(tmp_path / "model.zip", PPO)
