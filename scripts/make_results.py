@@ -208,7 +208,7 @@ def on_policy_speed(report: dict[str, Any]) -> str:
     busy = [part["busy"] for row in report["rows"] for part in (row, row.get("peer", row))]
     notes = [
         f"- {report['processor']}, one thread, {report['rows'][0]['envs']} environments, no evaluations. Medians of "
-        f"blocks that take turns; ratios are medians over blocks. A process had {min(busy):.0%} to {max(busy):.0%} of "
+        f"blocks that take turns; ratios are medians over blocks. Every process had at least {min(busy):.0%} of "
         "a processor: the lower, the less *steps/s* and *ratio by time* say; rates by processor time are those to "
         "compare. Both sides of a row take the same number of steps in the environment, of the policy and of the "
         "discriminator for each rollout."

@@ -163,7 +163,7 @@ def options_parser() -> ArgumentParser:
     def refuse(message: str) -> NoReturn:
         raise UserError(f"{message}: expected key=value, or an option of --hydra-help")
 
-    parser.error = refuse  # type: ignore[method-assign]
+    parser.error = refuse  # type: ignore[method-assign]  # argparse would print its usage, too
     return parser
 
 

@@ -208,7 +208,7 @@ def check_environment(env: DictConfig) -> None:
     path = CONF / "env" / f"{env.name}.yaml"
     if not path.is_file():
         return
-    pattern = str(OmegaConf.to_container(OmegaConf.load(path))["id"])  # type: ignore[call-overload, index]
+    pattern = str(OmegaConf.to_container(OmegaConf.load(path))["id"])  # type: ignore[call-overload, index]  # a mapping
     if not re.fullmatch(re.escape(pattern).replace(re.escape("${.version}"), r"v\d+"), env.id):
         raise UserError(f"env.id={env.id} is not env={env.name}: leave out env={env.name} and its env.version")
     if env.version is not None and env.id != pattern.replace("${.version}", env.version):
