@@ -234,7 +234,7 @@ def test_speed_on_policy(tmp_path: Path) -> None:
     sizes_and_ours = "2048 | 64 | 10 | 4000 | 8000 | 0.28"
     assert f"| PPO | cartpole | {sizes_and_ours} | other==1.0 | 1000 | 3000 | 4.00 | 2.67 |\n" in text
     assert f"| PPO | pendulum | {sizes_and_ours} | - | - | - | - | - |\n" in text
-    assert "- Abacus, one thread, 8 environments" in text and "had 25% to 50% of a processor" in text
+    assert "- Abacus, one thread, 8 environments" in text and "had at least 25% of a processor" in text
     assert text.endswith("\n- Ours ran with torch 3.\n- other==1.0 ran with torch 2.\n")
 
 
