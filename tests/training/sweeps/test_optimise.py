@@ -176,8 +176,8 @@ def test_the_kept_optimisation_is_as_its_page_says(tmp_path: Path) -> None:
     for trial in record.finals:
         assert trial.mean == pytest.approx(np.mean(trial.scores))
         assert trial.standard_error == pytest.approx(np.std(trial.scores, ddof=1) / math.sqrt(5))
-        before = "" if trial.number is None else f" {described(searched[trial.number])}"
+        before = "" if trial.number is None else described(searched[trial.number])
         (row,) = re.findall(rf"^\| (?:trial )?{trial.name}\b.*$", page, re.MULTILINE)
-        assert row.endswith(f"|{before} | {described(trial)} |")
+        assert row.endswith(f"| {before} | {described(trial)} |")
     write(tmp_path / "trials.csv", record)
     assert (tmp_path / "trials.csv").read_text() == (folder / "trials.csv").read_text()
