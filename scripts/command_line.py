@@ -1,7 +1,10 @@
-"""What the command-line tools share: reading arguments, and showing how long something takes."""
+"""What the command-line tools share: reading arguments, refusing in one line, and showing how long something takes."""
 
 import argparse
 import math
+import re
+import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 from conf.errors import UserError
@@ -15,6 +18,22 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (see --help)")
+
+
+def positive(text: str) -> int:
+    if not re.fullmatch(r"\d+", text) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
+    return int(text)
+
+
+def exit_status(work: Callable[[], None]) -> int:
+    """0 done, 2 refused with one line that says why."""
+    try:
+        work()
+    except (UserError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
 
 
 def duration(seconds: float) -> str:

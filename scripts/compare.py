@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.errors import UserError
-from scripts.command_line import Parser
+from scripts.command_line import Parser, exit_status
 from scripts.published import PUBLISHED, beside_published
 from scripts.report_tables import FEW, Group, between, make_report
 from scripts.significance import mann_whitney, welch
@@ -34,12 +34,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 compared, 2 refused with one line that says why."""
-    try:
-        print(compared(parser().parse_args(arguments)))
-    except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_status(lambda: print(compared(parser().parse_args(arguments))))
 
 
 def compared(options: argparse.Namespace) -> str:

@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from omegaconf import OmegaConf
 
 from conf.errors import UserError
+from scripts.command_line import exit_status
 from scripts.kept_runs import read_config, read_evaluations, read_json, read_overrides, seeds_of
 from scripts.provenance import ROOT, without_paths
 from training.folder import new_folder
@@ -50,13 +51,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 kept, 2 refused with one line that says why; then nothing has been written."""
-    options = parser().parse_args(arguments)
-    try:
-        keep(options)
-    except (UserError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_status(lambda: keep(parser().parse_args(arguments)))
 
 
 def keep(options: argparse.Namespace) -> None:

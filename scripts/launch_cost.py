@@ -22,8 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from conf.errors import UserError
-from scripts.command_line import Parser
+from scripts.command_line import Parser, exit_status, positive
 
 ROOT = Path(__file__).resolve().parents[1]
 JOB = (
@@ -77,21 +76,13 @@ def own_seconds(jobs: int, folder: Path) -> float:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 measured, 2 refused with one line that says why."""
     parser = Parser(__doc__)
-    parser.add_argument("--jobs", type=int, default=100, help="of the sweep (default: %(default)s)")
-    try:
-        jobs = parser.parse_args(arguments).jobs
-        if jobs < 1:
-            raise UserError(f"--jobs {jobs}: expected at least 1")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    os.environ["OMP_NUM_THREADS"] = "1"
-    measure(jobs)
-    return 0
+    parser.add_argument("--jobs", type=positive, default=100, help="of the sweep (default: %(default)s)")
+    return exit_status(lambda: measure(parser.parse_args(arguments).jobs))
 
 
 def measure(jobs: int) -> None:
     """Print every figure."""
+    os.environ["OMP_NUM_THREADS"] = "1"
     train_py = str(ROOT / "train.py")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

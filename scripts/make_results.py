@@ -19,8 +19,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.errors import UserError
+from scripts.command_line import exit_status
 from scripts.kept_runs import KeptRun, SeedRun, known, load_experiment, read_json
 from scripts.result_pictures import draw
+from scripts.speed_tables import costs, markdown_table, on_policy_speed
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 HEADER = """\
@@ -72,34 +74,6 @@ SEED_COLUMNS = (
     "wall s",
     "steps/s",
 )
-COST_COLUMNS = (
-    "algorithm",
-    "precision",
-    "threads",
-    "runs",
-    "width",
-    "environment steps/s",
-    "updates/s",
-    "loop steps/s",
-    "time of a step / SAC's",
-    "of the limit",
-    "peak GiB",
-)
-ON_POLICY_COLUMNS = (
-    "algorithm",
-    "environment",
-    "rollout",
-    "minibatch",
-    "epochs",
-    "steps/s",
-    "steps / processor s",
-    "peak GiB",
-    "beside it",
-    "its steps/s",
-    "its steps / processor s",
-    "ratio by time",
-    "ratio by processor time",
-)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -116,12 +90,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 written, 2 refused with one line that says why."""
     options = parser().parse_args(arguments)
-    try:
-        make(options.results, options.output or options.results.with_suffix(".md"))
-    except (UserError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_status(lambda: make(options.results, options.output or options.results.with_suffix(".md")))
 
 
 def make(results: Path, output: Path) -> None:
@@ -155,68 +124,12 @@ def section(folder: Path, rows: Sequence[Sequence[KeptRun]]) -> str:
         parts.append(introduction.read_text().strip())
     parts += [
         "\n".join(f"{number}. `{runs[0].command}`{_state(runs)}" for number, runs in enumerate(rows, 1)),
-        _table(("", *COLUMNS), ([f"**{number}**", *_row(runs)] for number, runs in enumerate(rows, 1))),
-        _table(("", *SEED_COLUMNS), _seed_rows(folder, rows)),
+        markdown_table(("", *COLUMNS), ([f"**{number}**", *_row(runs)] for number, runs in enumerate(rows, 1))),
+        markdown_table(("", *SEED_COLUMNS), _seed_rows(folder, rows)),
         "\n".join([*_notes(rows), *_references(rows), *_software(rows)]),
         f"![Returns over steps](results/{folder.name}.png)",
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def costs(report: dict[str, Any]) -> str:
-    """What scripts/throughput.py measured, each row beside SAC of the same size in the same precision."""
-
-    def size(row: dict[str, Any]) -> tuple[Any, ...]:
-        return tuple(row[key] for key in ("precision", "threads", "runs", "hidden_size"))
-
-    sac = {size(row): row["loop"] for row in report["rows"] if row["algorithm"] == "SAC"}
-    memory = {row["algorithm"]: row["peak_gib"] for row in report["peak_memory"]}
-    rows = [
-        [
-            row["algorithm"],
-            *map(str, size(row)),
-            *(f"{row[key]:.0f}" for key in ("environment", "updates", "loop")),
-            f"{sac[size(row)] / row['loop']:.2f}" if size(row) in sac else "-",
-            f"{row['of_limit']:.0%}",
-            f"{memory[row['algorithm']]:.2f}",
-        ]
-        for row in report["rows"]
-    ]
-    parts = [
-        f"## Speed: {', '.join(dict.fromkeys(row['algorithm'] for row in report['rows']))}",
-        f"    {report['command']}",
-        _table(COST_COLUMNS, rows),
-        f"- {report['processor']}. Medians of blocks that take turns, per run. *updates*: the learner's alone; *loop*: "
-        "all that a step takes. *of the limit*: an update beside its matrix products alone. *peak GiB*: a run with "
-        f"{report['peak_memory'][0]['rows']:,} replay rows, of the first row of the algorithm.",
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-def on_policy_speed(report: dict[str, Any]) -> str:
-    """What scripts/on_policy_speed.py measured, each row beside the library that did the same work."""
-    rows, software = [], {}
-    for row in report["rows"]:
-        sizes = (str(row[key]) for key in ("rollout", "minibatch", "epochs"))
-        rates = (f"{row[key]:.0f}" for key in ("rate", "processor_rate"))
-        theirs = ["-"] * 5
-        if peer := row.get("peer"):
-            theirs = [peer["name"], *(f"{peer[key]:.0f}" for key in ("rate", "processor_rate"))]
-            theirs += [f"{peer[key]:.2f}" for key in ("ratio", "processor_ratio")]
-            software[peer["name"]] = peer["versions"]
-        rows.append([row["algorithm"], row["environment"], *sizes, *rates, f"{row['peak_gib']:.2f}", *theirs])
-    busy = [part["busy"] for row in report["rows"] for part in (row, row.get("peer", row))]
-    notes = [
-        f"- {report['processor']}, one thread, {report['rows'][0]['envs']} environments, no evaluations. Medians of "
-        f"blocks that take turns; ratios are medians over blocks. Every process had at least {min(busy):.0%} of "
-        "a processor: the lower, the less *steps/s* and *ratio by time* say; rates by processor time are those to "
-        "compare. Both sides of a row take the same number of steps in the environment, of the policy and of the "
-        "discriminator for each rollout."
-    ]
-    for name, versions in {"Ours": report["versions"], **software}.items():
-        notes.append(f"- {name} ran with {', '.join(f'{package} {version}' for package, version in versions.items())}.")
-    table = _table(ON_POLICY_COLUMNS, rows)
-    return "\n\n".join(["## Speed on-policy", f"    {report['command']}", table, "\n".join(notes)]) + "\n"
 
 
 def labels(rows: Sequence[Sequence[KeptRun]]) -> list[str]:
@@ -325,12 +238,6 @@ def _software(rows: Sequence[Sequence[KeptRun]]) -> list[str]:
         shown = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
         found.setdefault(f"Device {run.status.get('device')}, {shown}", []).append(run.run_id)
     return [f"- {line}{'' if len(found) == 1 else ': ' + ', '.join(names)}." for line, names in found.items()]
-
-
-def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    lines = [list(header), *map(list, rows)]
-    lines.insert(1, ["---"] + ["---:"] * (len(lines[0]) - 1))
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from omegaconf import OmegaConf
 
 from conf.errors import UserError
-from scripts.command_line import Parser, duration
+from scripts.command_line import Parser, duration, exit_status
 from scripts.kept_runs import SeedRun, load_run, natural, read_json
 from training.sweeps.space import Value
 from training.sweeps.trials import Record, Trial, load_record, score
@@ -40,12 +40,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 written, 2 refused with one line that says why."""
-    try:
-        make(parser().parse_args(arguments).root)
-    except (UserError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_status(lambda: make(parser().parse_args(arguments).root))
 
 
 def make(root: Path) -> None:

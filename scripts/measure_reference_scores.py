@@ -20,6 +20,7 @@ from conf.errors import UserError
 from environments.construction import spaces_of
 from environments.formats.d4rl import read_d4rl
 from environments.reference_scores import PATH
+from scripts.command_line import exit_status
 from scripts.provenance import load_checked, sha256, training_command, versions
 from scripts.rollouts import greedy, roll_out, uniform
 from training.folder import write_json
@@ -47,13 +48,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 stored, 2 refused with one line that says why."""
-    options = parser().parse_args(arguments)
-    try:
-        measure(options)
-    except (UserError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_status(lambda: measure(parser().parse_args(arguments)))
 
 
 def measure(options: argparse.Namespace) -> None:

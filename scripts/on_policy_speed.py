@@ -34,10 +34,9 @@ from environments.formats import read_demonstrations
 from environments.seals import origin
 from models.discriminators import DiscriminatorConfig
 from models.mlp import MLPConfig
-from scripts.command_line import Parser
+from scripts.command_line import Parser, exit_status, positive
 from scripts.peers import REQUIREMENTS, Peer, install
 from scripts.provenance import processor, versions, without_paths
-from scripts.throughput import positive
 from scripts.timing import Timed, Timing, composed, in_own_process, measure, peak, ratio, typical
 from training.build import build, demonstrations_path
 from training.config import Config, parse
@@ -100,17 +99,15 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    options = parser().parse_args(arguments)
+    options.command = without_paths(shlex.join(["python", "scripts/on_policy_speed.py", *arguments]))
+    return options
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 measured, 2 refused with one line that says why."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    try:
-        options = parser().parse_args(arguments)
-        options.command = without_paths(shlex.join(["python", "scripts/on_policy_speed.py", *arguments]))
-        speed(options)
-    except (UserError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_status(lambda: speed(parse_arguments(sys.argv[1:] if arguments is None else arguments)))
 
 
 def speed(options: argparse.Namespace) -> None:

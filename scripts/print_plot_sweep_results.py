@@ -17,7 +17,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from conf.errors import UserError
+from scripts.command_line import exit_status
 from training.pictures import STYLE
 from training.sweeps.preset import install
 from training.sweeps.trials import Record, Trial, load_record
@@ -35,17 +35,17 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 refused with one line that says why."""
     options = parser().parse_args(arguments)
-    try:
-        record = load_record(options.path)
-        print(table(record))
-        write(options.path / "trials.csv", record)
-        draw(options.path / "trials.png", record)
-        if options.install:
-            print(f"installed as {install(options.path)}")
-    except (UserError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_status(lambda: show(options.path, options.install))
+
+
+def show(path: Path, installing: bool) -> None:
+    """Raises UserError where there is no optimisation, or it has nothing to install."""
+    record = load_record(path)
+    print(table(record))
+    write(path / "trials.csv", record)
+    draw(path / "trials.png", record)
+    if installing:
+        print(f"installed as {install(path)}")
 
 
 def table(record: Record) -> str:

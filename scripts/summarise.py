@@ -18,6 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.errors import UserError
+from scripts.command_line import exit_status
 from scripts.report_page import page
 from scripts.report_tables import Group, Report, Table, make_report, notes, tables
 from training.folder import write_atomically
@@ -51,12 +52,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 written, 2 refused with one line that says why."""
     options = parser().parse_args(arguments)
-    try:
-        print(summarise(options.folders, options.output, options.measure))
-    except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_status(lambda: print(summarise(options.folders, options.output, options.measure)))
 
 
 def summarise(folders: Sequence[Path], output: Path, measure: str) -> str:

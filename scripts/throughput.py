@@ -24,7 +24,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.errors import UserError
-from scripts.command_line import Parser
+from scripts.command_line import Parser, exit_status, positive
 from scripts.peers import REQUIREMENTS, Peer, install
 from scripts.provenance import processor, versions, without_paths
 from scripts.timing import CHOSEN, Cell, Setting, Timed, Timing, configuration, measure, peak_memory, ratio, typical
@@ -35,12 +35,6 @@ ROW = (
     "{algorithm:<9} {precision:<9} {threads:>7} {runs:>4} {hidden_size:>5}  {environment:>11.0f}  {updates:>9.1f}  "
     "{products:>7.1f}  {of_limit:>8.0%}  {loop:>12.1f}  {busy:>4.2f}"
 )
-
-
-def positive(text: str) -> int:
-    if not re.fullmatch(r"\d+", text) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
-    return int(text)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -82,12 +76,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 measured, 2 refused with one line that says why."""
-    try:
-        throughput(parse_arguments(sys.argv[1:] if arguments is None else arguments))
-    except (UserError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_status(lambda: throughput(parse_arguments(sys.argv[1:] if arguments is None else arguments)))
 
 
 def throughput(options: argparse.Namespace) -> None:

@@ -84,14 +84,19 @@ def make_expert(name: str | None, index: int, spaces: Spaces, adapted: str | Non
             "imitation.expert has no value: expected policy.pt or the folder of a run, a zip of Stable-Baselines3, a "
             "D4RL file that holds the expert's network, a Python function as package.module:function, or keyboard"
         )
-    if name == KEYBOARD:
-        return KeyboardExpert(spaces)
     path = Path(name)
-    if not path.exists() and ":" in name:
-        return FunctionExpert(imported(name, "imitation.expert"), name, spaces)
     if path.is_dir():
         names = ("best_policy.pt", "policy.pt")
         path = next((path / name for name in names if (path / name).is_file()), path / names[-1])
+    theirs = path.is_file() and stable_baselines3_policy.is_stable_baselines3(path)
+    if adapted and (
+        name == KEYBOARD or (":" in name and not path.exists()) or theirs or (path.is_file() and h5py.is_hdf5(path))
+    ):
+        raise UserError(f"imitation.expert_adapt=true is for policies of ours, and {name} is none: expected false")
+    if name == KEYBOARD:
+        return KeyboardExpert(spaces)
+    if not path.exists() and ":" in name:
+        return FunctionExpert(imported(name, "imitation.expert"), name, spaces)
     if not path.is_file():
         raise UserError(
             f"imitation.expert={name}: there is no {path}; expected policy.pt or the folder of a run, a zip of "
@@ -99,7 +104,7 @@ def make_expert(name: str | None, index: int, spaces: Spaces, adapted: str | Non
         )
     if h5py.is_hdf5(path):
         return FunctionExpert(d4rl_network(path, spaces), name, spaces)
-    if stable_baselines3_policy.is_stable_baselines3(path):
+    if theirs:
         if index:
             raise UserError(f"imitation.expert_index={index}: expected 0, the policy in {path}")
         return FunctionExpert(stable_baselines3_policy.load(path, *_facts(spaces), sampled=False).act, name, spaces)

@@ -125,6 +125,10 @@ def load(path: Path, observation_size: int, actions: Box | Discrete, sampled: bo
     found = policy.layers[0][0].shape[1] if policy.layers else policy.head[0][0].shape[1]
     count = int(actions.n) if isinstance(actions, Discrete) else actions.shape[0]
     outputs = policy.head[-1][0].shape[0]
+    if policy.normaliser is not None and policy.normaliser[0].shape != (found,):
+        raise UserError(
+            f"{path} is damaged: its statistics are of {len(policy.normaliser[0])} observations, not {found}"
+        )
     for what, size, expected in (("observations", found, observation_size), ("actions", outputs, count)):
         if size != expected:
             raise UserError(f"{path} is a policy for {size} {what}, the environment has {expected}")

@@ -223,8 +223,8 @@ def test_saved_parts_continue_exactly(learner: str, module: str, demonstrations:
     (first, own), (second, other) = (make(learner, module, demonstrations, seed) for seed in (0, 50))
     advance(own, 2)
     pairs = [(first.learner, second.learner), (first.imitation, second.imitation)]
-    pairs += [(first.demonstrations, second.demonstrations)] if first.demonstrations else []  # type: ignore[list-item]
-    pairs += [(own.envs, other.envs), (own.memory, other.memory)]  # type: ignore[list-item]
+    pairs += [(first.demonstrations, second.demonstrations)] if first.demonstrations else []  # type: ignore[list-item]  # any state
+    pairs += [(own.envs, other.envs), (own.memory, other.memory)]  # type: ignore[list-item]  # any state
     for index, (source, target) in enumerate(pairs):
         torch.save(source.state_dict(), tmp_path / f"{index}.pt")
         target.load_state_dict(torch.load(tmp_path / f"{index}.pt", weights_only=True))

@@ -1,7 +1,9 @@
-"""Untrained policies in files, as a run leaves them."""
+"""Untrained policies in files, as a run leaves them; and what a tool says when it refuses."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pytest
 import torch
 
 from tests.training.helpers import SMALL, configured, make_loop
@@ -17,3 +19,13 @@ def save_policy(parent: Path, *overrides: str) -> Path:
     saved = "- algorithm=SAC\n- env.demonstrations=/home/me/data/mine.hdf5\n- output_folder=/home/me/out\n"
     write_atomically(loop.folder / ".hydra" / "overrides.yaml", saved)
     return loop.folder / "policy.pt"
+
+
+def assert_refused(
+    main: Callable[[Sequence[str]], int], arguments: Sequence[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit status 2, and one line on stderr with these words."""
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert words in error

@@ -11,6 +11,7 @@ import pytest
 from scripts import on_policy_speed, peers
 from scripts.on_policy_speed import ROWS, Training, compared, figures, main, settings
 from scripts.timing import Timing, composed
+from tests.scripts.helpers import assert_refused
 from training.build import load_demonstrations
 from training.config import Config, parse
 
@@ -148,7 +149,4 @@ def test_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(arguments) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ") and error.count("\n") == 1
-    assert words in error
+    assert_refused(main, arguments, words, capsys)

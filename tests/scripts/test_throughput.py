@@ -18,6 +18,7 @@ from models.mlp import MLPConfig
 from scripts import peers, timing
 from scripts.throughput import main, parse_arguments
 from scripts.timing import Cell, Setting, Timing, configuration, measure, ratio, typical, update_flops
+from tests.scripts.helpers import assert_refused
 from tests.training.helpers import hopper_demonstrations
 
 SMALL = ("--steps", "4", "--blocks", "2", "--hidden-sizes", "8", "training.batch_size=8", "memory.size=2000")
@@ -142,10 +143,7 @@ def test_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(arguments) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ") and error.count("\n") == 1
-    assert words in error
+    assert_refused(main, arguments, words, capsys)
 
 
 def test_overrides_may_stand_behind_lists() -> None:

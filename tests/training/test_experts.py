@@ -62,6 +62,9 @@ def test_a_policy_is_shown_what_it_knows(tmp_path: Path) -> None:
         make_expert(str(path), 0, seals)
     with pytest.raises(UserError, match=r"Hopper-v4 is another robot than Walker2d-v4"):
         make_expert(str(path), 0, spaces_of("Walker2d-v4"), "Walker2d-v4")
+    for other in ("keyboard", "package.module:function", str(zipped(tmp_path / "model.zip", PPO))):
+        with pytest.raises(UserError, match=r"imitation.expert_adapt=true is for policies of ours"):
+            make_expert(other, 0, PENDULUM, "Pendulum-v1")
 
 
 def test_a_zip_of_stable_baselines3(tmp_path: Path) -> None:

@@ -47,6 +47,13 @@ RELU = [0.6, 0.1]  # 0.5 * max(x0, 0) + max(0.5 - x1, 0) + 0.1
 TANH = [0.5 * math.tanh(1.0) + math.tanh(-1.5) + 0.1, 0.1]
 
 
+def statistics(size: int, prefix: str = "") -> dict[str, torch.Tensor]:
+    """Means of 3 and variances of 4, as `imitation` keeps them."""
+    values = {"running_mean": torch.full((size,), 3.0), "running_var": torch.full((size,), 4.0)}
+    values["count"] = torch.tensor(9)
+    return {f"{prefix}features_extractor.normalize.{name}": value for name, value in values.items()}
+
+
 def zipped(path: Path, weights: Any, bad: bytes = b"", **data: Any) -> Path:
     """As `model.save` writes it; what is not plain JSON is a pickle, here one that must not run."""
     content = {"policy_class": {":type:": "<class 'abc.ABCMeta'>", ":serialized:": base64.b64encode(bad).decode()}}
@@ -85,8 +92,7 @@ def test_the_running_normalisation_of_the_imitation_library(
     tmp_path: Path, weights: Any, prefix: str, expected: list[float]
 ) -> None:
     """Observations that are x after (y - 3) / sqrt(4 + 1e-5) do what x does without."""
-    statistics = {"running_mean": torch.full((3,), 3.0), "running_var": torch.full((3,), 4.0), "count": torch.tensor(9)}
-    own = {f"{prefix}features_extractor.normalize.{name}": value for name, value in statistics.items()}
+    own = statistics(3, prefix)
     others = {f"vf_{name.removeprefix(prefix)}": value + 1 for name, value in own.items()}
     policy = load(zipped(tmp_path / "p.zip", weights | own | others), 3, ACTIONS, False)
     found = policy.act((OBSERVATIONS * math.sqrt(4 + 1e-5) + 3).astype(np.float32))
@@ -136,6 +142,7 @@ def test_state_dependent_exploration(tmp_path: Path) -> None:
         (SAC | {"actor.features_extractor.cnn.0.weight": torch.zeros(1)}, {}, 3, ACTIONS, "a feature extractor"),
         (SAC, {"policy_kwargs": {"activation_fn": "<class 'mine.Sine'>"}}, 3, ACTIONS, "activation Sine is not known"),
         ([1, 2], {}, 3, ACTIONS, "is damaged, or no policy"),
+        (PPO | statistics(4), {}, 3, ACTIONS, "its statistics are of 4 observations, not 3"),
     ],
 )
 def test_what_cannot_be_used(

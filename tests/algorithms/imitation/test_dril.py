@@ -188,9 +188,10 @@ def test_a_seed_is_the_same_alone_and_beside_others(variant: str) -> None:
     for seeds, runs in (((3, 4), [0, 1]), ((4,), [1])):
         dril = make_dril(seeds, uncertainty=variant)
         for batch in both:
-            dril.pretrain(batch.map(lambda column, runs=runs: column[runs]))  # type: ignore[misc]
+            dril.pretrain(batch.map(lambda column, runs=runs: column[runs]))  # type: ignore[misc]  # defaults
         dril.finish_pretraining(demonstrations_of(both[0].map(lambda column: column[:1])))
-        found.append((dril.uncertainty(both[0].map(lambda column, runs=runs: column[runs])), dril.cutoff))  # type: ignore[misc]
+        own = both[0].map(lambda column, runs=runs: column[runs])  # type: ignore[misc]  # defaults
+        found.append((dril.uncertainty(own), dril.cutoff))
     (together, cutoffs), (alone, cutoff) = found
     assert torch.allclose(together[1], alone[0], atol=1e-4) and torch.allclose(cutoffs[1], cutoff[0], atol=1e-4)
     assert not torch.allclose(together[0], together[1])

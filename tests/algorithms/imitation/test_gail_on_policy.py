@@ -205,7 +205,7 @@ def test_saved_state_goes_on_with_ppo(tmp_path: Path) -> None:
         model=DiscriminatorConfig(hidden_size=8, normalise_inputs=True),
         absorbing=False,
         allow_variable_horizon=True,
-        **options,  # type: ignore[arg-type]
+        **options,  # type: ignore[arg-type]  # of several types
     )
     ends = []
     for stop in (False, True):

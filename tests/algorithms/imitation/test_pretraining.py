@@ -48,8 +48,8 @@ def test_every_row_is_seen_once_and_in_order(monkeypatch: pytest.MonkeyPatch) ->
     sizes: list[torch.Size] = []
 
     def first_feature(chunk: object) -> Tensor:
-        sizes.append(chunk.shape)  # type: ignore[attr-defined]
-        feature: Tensor = chunk.observations[..., 0]  # type: ignore[attr-defined]
+        sizes.append(chunk.shape)  # type: ignore[attr-defined]  # a Batch
+        feature: Tensor = chunk.observations[..., 0]  # type: ignore[attr-defined]  # a Batch
         return feature
 
     found = over_all_rows(first_feature, demonstrations_of(batch), 2)
