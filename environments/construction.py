@@ -30,7 +30,8 @@ class EnvironmentConfig(Section):
     num_envs: int = ranged(1, 1)  # environments per run, stepped together
     backend: str = choice("gymnasium", "gymnasium", "envpool")
     demonstrations: str | None = None  # a file or folder of any format; null: the bundled set
-    normalise_observations: bool = False  # to mean 0 and deviation 1 in the demonstrations, for everything that learns
+    # To mean 0 and deviation 1 in the demonstrations, for everything that learns; without demonstrations, running ones.
+    normalise_observations: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -15,6 +15,7 @@ from models.normalisation import RunningNorm
 from models.streams import Streams
 
 LOG_STD_RANGE = (-20.0, 2.0)
+FEATURE_LIMIT = 10.0  # of normalised observations: the first statistics are those of a few rows
 ACTION_LIMIT = 1 - 1e-6  # stored float32 actions can be exactly 1, whose inverse tanh is infinite
 
 
@@ -46,7 +47,11 @@ class Policy(nn.Module, ABC):
 
 
 class SquashedGaussianActor(Policy):
-    """Diagonal Gaussian passed through tanh (Haarnoja et al. 2018, appendix C). Actions lie in (-1, 1)."""
+    """Diagonal Gaussian passed through tanh (Haarnoja et al. 2018, appendix C). Actions lie in (-1, 1).
+
+    The first `normalised` features of observations are brought to mean 0 and deviation 1 by running statistics; an
+    absorbing bit stays what it is.
+    """
 
     def __init__(
         self,
@@ -55,15 +60,34 @@ class SquashedGaussianActor(Policy):
         config: MLPConfig,
         streams: Streams,
         dtype: torch.dtype = torch.float32,
+        normalised: int = 0,
     ) -> None:
         super().__init__()
-        self.network = MLP((len(streams.generators),), observation_size, 2 * action_size, config, streams, dtype)
+        runs = len(streams.generators)
+        self.normalised = normalised
+        self.normaliser = RunningNorm(runs, normalised, streams.device) if normalised else None
+        self.network = MLP((runs,), observation_size, 2 * action_size, config, streams, dtype)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"normalised": self.normalised}
+
+    def observe(self, observations: Float[Tensor, "runs batch observation"]) -> None:
+        if self.normaliser is not None:
+            self.normaliser.update(observations[..., : self.normalised])
+
+    def features(self, observations: Float[Tensor, "runs batch observation"]) -> Float[Tensor, "runs batch feature"]:
+        """What the network sees."""
+        if self.normaliser is None:
+            return observations
+        shown = self.normaliser(observations[..., : self.normalised]).clamp(-FEATURE_LIMIT, FEATURE_LIMIT)
+        return torch.cat([shown, observations[..., self.normalised :]], -1)
 
     def forward(
         self, observations: Float[Tensor, "runs batch observation"]
     ) -> tuple[Float[Tensor, "runs batch action"], Float[Tensor, "runs batch action"]]:
         """Mean and log standard deviation before the tanh."""
-        mean, log_std = self.network(observations).chunk(2, -1)
+        mean, log_std = self.network(self.features(observations)).chunk(2, -1)
         return mean, log_std.clamp(*LOG_STD_RANGE)
 
     def greedy(self, observations: Float[Tensor, "runs batch observation"]) -> Float[Tensor, "runs batch action"]:

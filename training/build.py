@@ -1,7 +1,7 @@
 """From a configuration to the parts of a run."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -54,28 +54,25 @@ def build(config: Config) -> Parts:
         print(f"warning: steps={config.steps} update nothing: training.start={config.training.start}", file=sys.stderr)
     spaces = spaces_of(config.env.id, config.imitation.absorbing)
     check_spaces(config, spaces)
-    imitation_options = config.imitation
+    reinforcement, imitation_options = config.reinforcement, config.imitation
     demonstrations = None
     if needs_demonstrations(config):
         spaces, demonstrations = load_demonstrations(config, spaces)
     elif config.env.normalise_observations:
-        raise UserError(
-            "env.normalise_observations=true takes its statistics from demonstrations, and "
-            f"algorithm={config.algorithm} uses none: expected false"
-        )
+        reinforcement = replace(reinforcement, normalise_observations=True)  # the learner's running statistics
     context = Context(
         seeds=config.seeds,
         observation_size=spaces.learned_size,
         action_size=spaces.action_size,
         horizon=spaces.horizon,
-        discount=config.reinforcement.discount,
+        discount=reinforcement.discount,
         absorbing_state=spaces.absorbing_state if spaces.absorbing else None,
         device=torch.device(config.device),
         dtype=DTYPES[config.precision],
         num_envs=config.env.num_envs,
         discrete=spaces.discrete,
     )
-    learner = learner_class(config)(config.reinforcement, config.training, imitation_options, context)
+    learner = learner_class(config)(reinforcement, config.training, imitation_options, context)
     imitation = imitation_class(config)(imitation_options, context)
     if demonstrations:
         demonstrations = imitation.prepare(demonstrations)

@@ -40,6 +40,7 @@ class SACConfig(Section):
     initial_temperature: float = ranged(1.0, 0, open_low=True)  # alpha at the start; from there it is learned
     polyak_factor: float = ranged(0.995, 0, 1)  # fraction of the target critic that is kept at each update
     actor_averaging: float = ranged(0.0, 0, 0.99999)  # share kept by the average that is evaluated; 0: no average
+    normalise_observations: bool = False  # by the running mean and variance of those in which the learner acted
     actor: MLPConfig = field(default_factory=MLPConfig)
     critic: MLPConfig = field(default_factory=MLPConfig)
 
@@ -95,7 +96,8 @@ class SAC(Learner):
         self.config, self.training_config, self.imitation, self.context = config, training, imitation, context
         self.streams = Streams(context.seeds, "learner", context.device)
         sizes = (context.observation_size, context.action_size)
-        self.policy = SquashedGaussianActor(*sizes, config.actor, self.streams, context.dtype)
+        normalised = context.observation_size - context.absorbing if config.normalise_observations else 0
+        self.policy = SquashedGaussianActor(*sizes, config.actor, self.streams, context.dtype, normalised)
         self.critic = TwinCritic(*sizes, config.critic, self.streams, context.dtype)
         self.target_critic = TwinCritic(*sizes, config.critic, self.streams, context.dtype)
         self.target_critic.load_state_dict(self.critic.state_dict())
@@ -103,8 +105,9 @@ class SAC(Learner):
         # Evaluations of the latest actor swing from one update to the next; those of its moving average do not.
         self.averaged_policy: SquashedGaussianActor | None = None
         if config.actor_averaging:
-            self.averaged_policy = SquashedGaussianActor(*sizes, config.actor, self.streams, context.dtype)
+            self.averaged_policy = SquashedGaussianActor(*sizes, config.actor, self.streams, context.dtype, normalised)
             self.averaged_policy.requires_grad_(False)
+            self.averaged_policy.normaliser = self.policy.normaliser  # statistics are not averaged: one object for all
         self.averaging = False  # it begins with the first update, behind any behavioural cloning
         start = torch.full((len(context.seeds),), config.initial_temperature, device=context.device)
         self.log_temperature = nn.Parameter(start.log())
@@ -146,6 +149,7 @@ class SAC(Learner):
             actions = policy.greedy(observations)
             policy.train()
             return actions
+        self.policy.observe(observations)
         return self.policy.sample(observations, self._noise(observations))[0]
 
     def update(self, batch: Batch, expert_batch: Batch | None, progress: float = 0.0) -> Metrics:
@@ -167,9 +171,9 @@ class SAC(Learner):
             )
             # The action of the absorbing state is zero; its log-probability above is that of the sampled action.
             next_actions = next_actions * (1 - batch.next_absorbing).unsqueeze(-1)
-            next_values = self.target_critic(batch.next_observations, next_actions).amin(0)
+            next_values = self.target_critic(self.policy.features(batch.next_observations), next_actions).amin(0)
             target = critic_target(batch, next_values, next_log_probs, temperature, self.config.discount)
-        values = self.critic(batch.observations, batch.actions)
+        values = self.critic(self.policy.features(batch.observations), batch.actions)
         loss = critic_loss(values, target, batch.weights)
         descend(self.critic_optimiser, loss)
         return {
@@ -182,7 +186,7 @@ class SAC(Learner):
     def _update_actor(self, batch: Batch, expert_batch: Batch | None, temperature: Tensor) -> Metrics:
         """Actor and temperature: neither loss depends on what the other one trains, so they share one step."""
         actions, log_probs = self.policy.sample(batch.observations, self._noise(batch.observations))
-        values = self.critic(batch.observations, actions).amin(0)
+        values = self.critic(self.policy.features(batch.observations), actions).amin(0)
         weights = batch.weights * (1 - batch.absorbing)
         loss = actor_loss(values, log_probs, temperature, weights)
         metrics = {

@@ -71,6 +71,19 @@ def test_samples_carry_the_log_probability_of_the_stored_action() -> None:
     assert torch.equal(actor.greedy(observations), torch.tanh(mean))
 
 
+def test_running_normalisation_by_hand() -> None:
+    """The first two features by mean and variance of the rows observed, clipped at 10; the third stays as it is."""
+    actor = SquashedGaussianActor(3, 2, MLPConfig(hidden_size=4), Streams([0], "test"), normalised=2)
+    actor.observe(torch.tensor([[[1.0, 0.0, 0.0], [3.0, 0.0, 0.0]]]))  # means 2 and 0, variances 1 and 0
+    features = actor.features(torch.tensor([[[4.0, 0.01, 1.0], [2.0, -5.0, 0.0]]]))
+    # (4 - 2) / sqrt(1 + 1e-5), 0.01 / sqrt(1e-5) = 3.1622777, -5 / sqrt(1e-5) is clipped.
+    expected = torch.tensor([[[1.99999, 3.1622777, 1.0], [0.0, -10.0, 0.0]]])
+    assert torch.allclose(features, expected, atol=1e-5)
+    plain = SquashedGaussianActor(3, 2, MLPConfig(hidden_size=4), Streams([0], "test"))
+    observations = torch.randn(1, 5, 3)
+    assert torch.equal(actor.greedy(observations), plain.greedy(actor.features(observations)))
+
+
 def test_samples_are_differentiable() -> None:
     actor = constant_actor([0.2], [-1.0])
     # a = tanh(0.2 + e^-1 n) at n = 1: da/dmean = 1 - a^2, da/dlog_std = (1 - a^2) e^-1.

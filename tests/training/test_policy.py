@@ -10,9 +10,9 @@ import torch
 from conf.errors import UserError
 from environments.formats.d4rl import read_d4rl
 from memory.absorbing import append_bit
+from models.actors import GaussianActor, SquashedGaussianActor
 from tests.training.helpers import SMALL, configured, hopper_demonstrations, make_loop
 from training import checkpoint
-from training.build import build
 from training.loop import Loop
 from training.phases import Interaction
 from training.policy import load_policy
@@ -73,9 +73,26 @@ def test_everything_sees_the_same_normalised_observations(tmp_path: Path) -> Non
     assert torch.equal(saved.greedy(torch.from_numpy(raw)[None]), acted)
 
 
-def test_without_demonstrations_there_are_no_statistics() -> None:
-    with pytest.raises(UserError, match=r"env\.normalise_observations=true .* algorithm=SAC uses none"):
-        build(configured(*SMALL, "algorithm=SAC", "env.normalise_observations=true"))
+@pytest.mark.parametrize("learner", ["sac", "ppo"])
+def test_without_demonstrations_statistics_are_running(learner: str, tmp_path: Path) -> None:
+    """Of the observations in which each run acted; the file of the policy carries them."""
+    rollouts = ("training.start=0", "training.interval=40", "training.batch_size=16", "env.num_envs=4")
+    options = ("steps=40", "runs=2", "env.normalise_observations=true", *(rollouts if learner == "ppo" else ()))
+    loop = make_loop(configured(*SMALL, f"algorithm={learner.upper()}", *options), tmp_path / "runs")
+    interaction, policy = loop.parts.phases[-1], loop.parts.learner.policy
+    assert isinstance(interaction, Interaction)
+    assert isinstance(policy, SquashedGaussianActor | GaussianActor)
+    seen = []
+    for _ in range(interaction.length // interaction.stride):
+        seen.append(interaction.envs.observations[..., :11])
+        interaction.advance()
+    rows = torch.cat(seen, 1)
+    assert policy.normaliser is not None
+    assert policy.normaliser.count.tolist() == [40, 40]
+    assert torch.allclose(policy.normaliser.mean[..., :11], rows.mean(1, keepdim=True), atol=1e-5)
+    saved = load_policy(save(loop))
+    raw = torch.from_numpy(interaction.envs.backend.observations).view(*interaction.envs.shape, -1)
+    assert torch.equal(saved.greedy(raw), loop.parts.learner.act(interaction.envs.observations, greedy=True))
 
 
 @pytest.mark.parametrize(("environment", "observation", "actor"), [("hopper", 11, "Gaussian"), ("cartpole", 4, "Cat")])

@@ -27,6 +27,9 @@ ROLLOUTS = ("training.start=0", "training.interval=40", "training.batch_size=16"
 
 RUNS = {
     "SAC": ["algorithm=SAC"],
+    "SAC, running statistics": [
+        *("algorithm=SAC", "runs=2", "env.normalise_observations=true", "reinforcement.actor_averaging=0.9"),
+    ],
     "SAC bf16, two environments": ["algorithm=SAC", "precision=bf16", "env.num_envs=2"],
     "BC": ["algorithm=BC", "bc_pretraining.iterations=300"],
     "BC, epochs with early stopping": [

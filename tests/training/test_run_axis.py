@@ -83,6 +83,11 @@ CASES: dict[str, Callable[[Path], dict[str, Any]]] = {
         "demonstrations": None,
         "env": EnvironmentConfig(name="pendulum", id="Pendulum-v1"),
     },
+    "sac, running statistics": lambda path: {
+        "module": "none",
+        "demonstrations": None,
+        "env": EnvironmentConfig(name="hopper", id="Hopper-v4", normalise_observations=True),
+    },
     "bc": lambda path: {
         "module": "cloning",
         "demonstrations": path,

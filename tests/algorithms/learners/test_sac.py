@@ -263,6 +263,26 @@ def test_the_evaluated_actor_is_the_moving_average_of_the_latest() -> None:
     assert not torch.equal(sac.act(x, greedy=True), sac.policy.greedy(x))
 
 
+def test_critics_and_policies_see_the_same_running_statistics() -> None:
+    """Taken where the learner acts, not where it is evaluated; the absorbing bit stays as it is."""
+    sac = make_sac(normalise_observations=True, actor_averaging=0.5, context={"absorbing": True})
+    size = sac.context.observation_size
+    rows = 2 * torch.rand(1, 50, size) + 3
+    rows[..., -1] = 0.0
+    sac.act(rows, greedy=True)
+    assert torch.allclose(sac.policy.features(rows), rows)
+    sac.act(rows)
+    features = sac.policy.features(rows)
+    assert torch.allclose(features[..., :-1].mean(1), torch.zeros(1, size - 1), atol=1e-5)
+    assert torch.equal(features[..., -1], rows[..., -1])
+    batch = make_batch(observation=size)
+    values = sac.critic(sac.policy.features(batch.observations), batch.actions).mean((0, 2))
+    metrics = sac.update(batch, None)
+    assert torch.allclose(metrics["critic/value"], values, atol=1e-6)
+    assert sac.averaged_policy is not None
+    assert torch.equal(sac.averaged_policy.features(rows), features)
+
+
 def test_without_averaging_the_latest_actor_is_evaluated() -> None:
     sac = make_sac()
     sac.update(make_batch(), None)
