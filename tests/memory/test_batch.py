@@ -55,7 +55,7 @@ def test_with_rewards_and_map_return_copies() -> None:
     assert after.observations is before.observations
     assert torch.equal(before.map(lambda column: column[:, 1:3]).actions, before.actions[:, 1:3])
     with pytest.raises(dataclasses.FrozenInstanceError):
-        before.rewards = kept  # type: ignore[misc]
+        before.rewards = kept  # type: ignore[misc]  # what is refused
 
 
 def test_half_and_half_takes_the_first_half_from_the_demonstrations() -> None:

@@ -14,7 +14,7 @@ LAYOUT = Layout(3, 1)
 
 
 def memory(capacity: int = 5, runs: int = 1, **options: object) -> ReplayMemory:
-    return ReplayMemory(LAYOUT, capacity, range(runs), **options)  # type: ignore[arg-type]
+    return ReplayMemory(LAYOUT, capacity, range(runs), **options)  # type: ignore[arg-type]  # of several types
 
 
 def step(number: float, runs: int = 1, envs: int = 1, **fields: Any) -> Batch:

@@ -10,7 +10,7 @@ from tests.algorithms.support import layers
 
 
 def mlp(seeds: tuple[int, ...] = (0,), members: tuple[int, ...] | None = None, **options: object) -> MLP:
-    config = MLPConfig(**{"hidden_size": 6, "depth": 1, **options})  # type: ignore[arg-type]
+    config = MLPConfig(**{"hidden_size": 6, "depth": 1, **options})  # type: ignore[arg-type]  # of several types
     return MLP(members or (len(seeds),), 4, 2, config, Streams(seeds, "test"))
 
 

@@ -45,7 +45,7 @@ def cut(trajectory: Trajectory, length: int) -> Trajectory:
 
 
 def replay(trajectory: Trajectory, environment_id: str, **changes: object) -> Verification:
-    changed = dataclasses.replace(trajectory, **changes)  # type: ignore[arg-type]
+    changed = dataclasses.replace(trajectory, **changes)  # type: ignore[arg-type]  # of several types
     return verified(DemonstrationSet([changed], {"environment_id": environment_id}), "mine")
 
 

@@ -161,7 +161,7 @@ def test_the_expert_s_return_is_its_own(tmp_path: Path) -> None:  # H3
 def test_steps_count_when_what_follows_from_them_is_learned(tmp_path: Path) -> None:
     _, phase = dagger(tmp_path)
     run(phase)
-    assert phase.counted == phase.length == 60 <= phase.taken == sum(phase.rounds.sizes)  # type: ignore[union-attr]
+    assert phase.counted == phase.length == 60 <= phase.taken == sum(phase.rounds.sizes)  # type: ignore[union-attr]  # it has begun
     assert phase.updates == 0 and not phase.rows  # nothing is left over
 
 
@@ -206,7 +206,7 @@ def test_it_goes_on_exactly_where_it_stopped(calls: int, tmp_path: Path) -> None
     second.policy.load_state_dict(policy)
     second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     run(second)
-    assert (whole.taken, whole.round, whole.rounds.sizes) == (second.taken, second.round, second.rounds.sizes)  # type: ignore[union-attr]
+    assert (whole.taken, whole.round, whole.rounds.sizes) == (second.taken, second.round, second.rounds.sizes)  # type: ignore[union-attr]  # it has begun
     for name, value in whole.policy.state_dict().items():
         assert torch.equal(value, second.policy.state_dict()[name]), name
 

@@ -120,4 +120,4 @@ def test_ranges() -> None:
         for value in values:
             assert problem(fields[name], value)
             with pytest.raises(UserError, match=f"{name}="):
-                Example(**{name: value})  # type: ignore[arg-type]
+                Example(**{name: value})  # type: ignore[arg-type]  # any type

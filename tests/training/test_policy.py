@@ -60,7 +60,7 @@ def test_everything_sees_the_same_normalised_observations(tmp_path: Path) -> Non
     assert torch.allclose(parts.demonstrations.rows().observations[0, 0], expected[0], atol=1e-4)
 
     seen: list[torch.Tensor] = []
-    loop.evaluator.play(lambda batch: seen.append(batch) or parts.learner.act(batch), "test")  # type: ignore[func-returns-value]
+    loop.evaluator.play(lambda batch: seen.append(batch) or parts.learner.act(batch), "test")  # type: ignore[func-returns-value]  # append's None
     first = np.stack([env.reset(seed=1)[0] for env in loop.evaluator.envs])
     assert torch.equal(loop.evaluator.spaces.observe(first), parts.spaces.observe(first))
     assert seen[0].shape == (1, 2, 12) and seen[0].abs().max() <= 5

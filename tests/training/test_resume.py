@@ -134,7 +134,7 @@ def test_steps_equal_steps_with_a_stop_between(name: str, tmp_path: Path) -> Non
     start(name, tmp_path, "whole", 300).run()
 
     first = start(name, tmp_path, "parts", 300)
-    first._after_step = stop_after(first, STOPS.get(name, 230))  # type: ignore[method-assign]
+    first._after_step = stop_after(first, STOPS.get(name, 230))  # type: ignore[method-assign]  # to stop there
     with pytest.raises(KeyboardInterrupt):
         first.run()
     first.records.close()
@@ -146,12 +146,12 @@ def test_steps_equal_steps_with_a_stop_between(name: str, tmp_path: Path) -> Non
     assert read_table(tmp_path / "whole" / "metrics.csv") == read_table(tmp_path / "parts" / "metrics.csv")
 
 
-def stop_after(loop: Loop, calls: int):  # type: ignore[no-untyped-def]
+def stop_after(loop: Loop, calls: int):  # type: ignore[no-untyped-def]  # a bound method's
     """Die, without any clean-up, behind so many steps of all phases."""
     original, counter = loop._after_step, iter(range(calls))
 
     def after_step(*args: object) -> None:
-        original(*args)  # type: ignore[arg-type]
+        original(*args)  # type: ignore[arg-type]  # handed on
         if next(counter, None) is None:
             raise KeyboardInterrupt
 

@@ -267,7 +267,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     write_d4rl(path, [episode(2, True)], {})
     before = path.read_bytes()
     with pytest.raises(TypeError):
-        write_d4rl(path, [episode(3, True)], {"env_id": object()})  # type: ignore[dict-item]
+        write_d4rl(path, [episode(3, True)], {"env_id": object()})  # type: ignore[dict-item]  # what is refused
     state_only = dataclasses.replace(episode(3, True), actions=None)
     with pytest.raises(ValueError, match="some trajectories have other columns"):
         write_d4rl(path, [episode(3, True), state_only], {})

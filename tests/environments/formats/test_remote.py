@@ -26,7 +26,7 @@ def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
 
     class Quiet(SimpleHTTPRequestHandler):
         def __init__(self, *arguments: object) -> None:
-            super().__init__(*arguments, directory=str(root))  # type: ignore[arg-type]
+            super().__init__(*arguments, directory=str(root))  # type: ignore[arg-type]  # handed on
 
         def log_message(self, *_: object) -> None:
             pass

@@ -34,7 +34,7 @@ def saved(folder: Path, name: str, content: DemonstrationSet) -> Path:
 
 def continuous(**options: object) -> Sequence[Trajectory]:
     ends = [(3, True), (1, True), (2, False), (1, False)]
-    return [episode(n, end, 10.0 * i, seed=i + 5, **options) for i, (n, end) in enumerate(ends)]  # type: ignore[arg-type]
+    return [episode(n, end, 10.0 * i, seed=i + 5, **options) for i, (n, end) in enumerate(ends)]  # type: ignore[arg-type]  # of several types
 
 
 @pytest.mark.parametrize("actions", ["continuous", "discrete"])
@@ -58,7 +58,7 @@ def test_two_formats_one_after_the_other(tmp_path: Path, first: str, second: str
 @pytest.mark.parametrize("missing", ["actions", "rewards", "infos", "seed"])
 def test_what_is_missing_stays_missing_or_is_refused(tmp_path: Path, name: str, missing: str) -> None:
     changes: dict[str, object] = {"infos": {}, "actions": None, "rewards": None, "seed": None}
-    written = [dataclasses.replace(t, **{missing: changes[missing]}) for t in continuous()]  # type: ignore[arg-type]
+    written = [dataclasses.replace(t, **{missing: changes[missing]}) for t in continuous()]  # type: ignore[arg-type]  # of several types
     content = DemonstrationSet(written, {})
     if missing in FORMATS[name].needs:
         with pytest.raises(UserError, match=f"{name} needs {missing}"):
