@@ -16,7 +16,7 @@ from conf.fields import Section, choice, ranged
 from memory.batch import Batch
 from models.actors import OnPolicyActor, Policy, SquashedGaussianActor
 
-QUADRATURE = 32  # nodes: the error is below 1e-3 nats up to a standard deviation of 4 before the tanh
+QUADRATURE = 32  # nodes: the error is 0.003 nats at a standard deviation of 3 before the tanh, and 0.08 at the largest
 
 
 @dataclass
@@ -208,6 +208,14 @@ def _where(runs: Bool[Tensor, " runs"], chosen: Tensor, other: Tensor) -> Tensor
 @dataclass
 class CloningOnlyConfig(ImitationConfig):
     """Options of algorithm=BC."""
+
+    def check(self) -> None:
+        if self.mix_expert_data != "none":
+            raise UserError(
+                f"imitation.mix_expert_data={self.mix_expert_data} does not apply to algorithm=BC: expected none"
+            )
+        if self.bc_aux_loss:
+            raise UserError("imitation.bc_aux_loss=true does not apply to algorithm=BC: expected false")
 
 
 class CloningOnly(ImitationModule):

@@ -49,6 +49,11 @@ class Batch:
         """(runs, batch)."""
         return self.rewards.shape
 
+    @property
+    def carried_out(self) -> Float[Tensor, "runs batch action"]:
+        """Actions as the environment carries them out. What a policy drew beyond would tell them from the expert's."""
+        return self.actions.clamp(-1.0, 1.0)
+
     def map(self, function: Callable[[Tensor], Tensor]) -> "Batch":
         return Batch(*(function(getattr(self, name)) for name in FIELDS))
 

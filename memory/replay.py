@@ -23,6 +23,7 @@ class ReplayMemory:
         capacity: int,
         seeds: Sequence[int],
         device: torch.device | str = "cpu",
+        purpose: str = "memory",
         *,
         absorbing_state: Tensor | None = None,
         batch_size: int = 256,
@@ -31,7 +32,7 @@ class ReplayMemory:
     ) -> None:
         self.layout, self.capacity, self.absorbing_state = layout, capacity, absorbing_state
         self.batch_size, self.start, self.interval = batch_size, max(start, 1), interval
-        self.streams = Streams(seeds, "memory", device)
+        self.streams = Streams(seeds, purpose, device)  # two memories may not draw alike
         runs = len(seeds)
         self.rows = torch.zeros(runs, capacity, layout.width, device=device)  # [runs, capacity, width]
         self.offsets = torch.arange(runs, device=device).unsqueeze(1) * capacity

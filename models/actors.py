@@ -74,14 +74,14 @@ class SquashedGaussianActor(Policy):
 
     def observe(self, observations: Float[Tensor, "runs batch observation"]) -> None:
         if self.normaliser is not None:
-            self.normaliser.update(observations[..., : self.normalised])
+            self.normaliser.update(observations)
 
     def features(self, observations: Float[Tensor, "runs batch observation"]) -> Float[Tensor, "runs batch feature"]:
         """What the network sees."""
         if self.normaliser is None:
             return observations
-        shown = self.normaliser(observations[..., : self.normalised]).clamp(-FEATURE_LIMIT, FEATURE_LIMIT)
-        return torch.cat([shown, observations[..., self.normalised :]], -1)
+        shown: Tensor = self.normaliser(observations)
+        return shown.clamp(-FEATURE_LIMIT, FEATURE_LIMIT)
 
     def forward(
         self, observations: Float[Tensor, "runs batch observation"]

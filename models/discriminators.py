@@ -30,8 +30,7 @@ class Discriminator(nn.Module):
     """Logits from observations (and actions); with `reward_shaping`, g + gamma (1 - d) h(s') - h(s).
 
     g is then linear or a network of its own and h, the potential, a network on observations (Fu et al. 2018, eq. 4; the
-    terminal potential is zero, so a true termination leaves -h(s)). Actions are seen as the environment carries them
-    out, in [-1, 1]: what a policy drew beyond would give it away.
+    terminal potential is zero, so a true termination leaves -h(s)).
     """
 
     def __init__(
@@ -44,12 +43,14 @@ class Discriminator(nn.Module):
         state_only: bool,
         discount: float,
         spectral_norm: bool,
+        absorbing: bool = False,
     ) -> None:
         super().__init__()
         self.state_only, self.discount, self.config = state_only, discount, config
         runs = (len(streams.generators),)
         inputs = observation_size if state_only else observation_size + action_size
-        self.normaliser = RunningNorm(*runs, observation_size, streams.device) if config.normalise_inputs else None
+        known = observation_size - absorbing  # the bit stays what it is
+        self.normaliser = RunningNorm(*runs, known, streams.device) if config.normalise_inputs else None
         self.action_normaliser = RunningNorm(*runs, action_size, streams.device) if config.normalise_inputs else None
         if config.reward_shaping:
             self.linear = config.reward_depth == 0
@@ -68,7 +69,7 @@ class Discriminator(nn.Module):
         logits: Tensor
         inputs = observations = _normalised(self.normaliser, batch.observations)
         if not self.state_only:
-            inputs = torch.cat([inputs, _normalised(self.action_normaliser, batch.actions.clamp(-1.0, 1.0))], -1)
+            inputs = torch.cat([inputs, _normalised(self.action_normaliser, batch.carried_out)], -1)
         if self.config.reward_shaping:
             logits = (self.reward(inputs, torch.float32) if self.linear else self.reward(inputs)).squeeze(-1)
             successors = _normalised(self.normaliser, batch.next_observations)
@@ -82,7 +83,7 @@ class Discriminator(nn.Module):
         """Take rows that it is about to be trained on into the statistics of its inputs, if it keeps any."""
         if self.normaliser is not None and self.action_normaliser is not None:
             self.normaliser.update(batch.observations)
-            self.action_normaliser.update(batch.actions.clamp(-1.0, 1.0))
+            self.action_normaliser.update(batch.carried_out)
 
 
 def _normalised(normaliser: RunningNorm | None, rows: Float[Tensor, "runs batch feature"]) -> Tensor:

@@ -84,9 +84,9 @@ class RunLinear(nn.Module):
 class MLP(nn.Module):
     """[runs, batch, inputs] to [*members, batch, outputs]; an ensemble sees the same input in every member.
 
-    Matrix products run in `dtype` (parameters stay float32); the output is float32. Dropout masks come from
-    `streams`, which the owner of the network checkpoints. `gains` scale the orthogonal weights of the hidden layers and
-    of the final one; by default they are the activation's and 1.
+    Matrix products of hidden layers run in `dtype`, the last one in float32, as parameters and outputs are. Dropout
+    masks come from `streams`, which the owner of the network checkpoints. `gains` scale the orthogonal weights of the
+    hidden layers and of the final one; by default they are the activation's and 1.
     """
 
     def __init__(
@@ -119,8 +119,9 @@ class MLP(nn.Module):
             if self.norms:
                 x = self.norms[index](x)
             x = self.activation(self._dropout(x, self.config.dropout))
-        outputs: Tensor = self.final(x, self.dtype)
-        return outputs.view(*self.members, *outputs.shape[-2:]).float()
+        # In bfloat16 a value of 300 would be known to 2: far more than what one action adds to another's.
+        outputs: Tensor = self.final(x.float(), torch.float32)
+        return outputs.view(*self.members, *outputs.shape[-2:])
 
     def trace(self, inputs: Float[Tensor, "runs batch in"]) -> tuple[Tensor, list[Tensor]]:
         """Outputs [runs, batch, out], and what went into each layer, for `pull_back`.

@@ -10,6 +10,7 @@ EPSILON = 1e-5  # added to variances
 class RunningNorm(nn.Module):
     """Standardises features by the mean and variance of all rows seen so far (Chan et al. 1979, for whole batches).
 
+    Rows may be longer than the `features` that it knows: what lies behind them, an absorbing bit, stays as it is.
     Statistics change in `update` alone, never in a forward pass, so that acting, evaluating and relabelling leave them
     as they are, in training mode and out of it. Before the first update nothing is changed.
     """
@@ -25,11 +26,14 @@ class RunningNorm(nn.Module):
         self.register_buffer("variance", torch.full((runs, 1, features), 1 - EPSILON, device=device))
 
     def forward(self, rows: Float[Tensor, "runs batch feature"]) -> Float[Tensor, "runs batch feature"]:
-        return (rows - self.mean) * torch.rsqrt(self.variance + EPSILON)
+        features = self.mean.shape[-1]
+        known = (rows[..., :features] - self.mean) * torch.rsqrt(self.variance + EPSILON)
+        return known if rows.shape[-1] == features else torch.cat([known, rows[..., features:]], -1)
 
     @torch.no_grad()
     def update(self, rows: Float[Tensor, "runs batch feature"]) -> None:
         """Take these rows into the statistics, as many of each run."""
+        rows = rows[..., : self.mean.shape[-1]]
         new = rows.shape[1]
         total = self.count + new
         share = (new / total).float().view(-1, 1, 1)  # of the new rows

@@ -50,8 +50,9 @@ def build(config: Config) -> Parts:
     Raises:
         UserError: an environment, a device or a demonstration file is not what the run needs.
     """
-    if 0 < config.steps <= config.training.start:
-        print(f"warning: steps={config.steps} update nothing: training.start={config.training.start}", file=sys.stderr)
+    first = config.training.interval if learner_class(config).on_policy else config.training.start
+    if 0 < config.steps < first and imitation_class(config).provides_rewards:
+        print(f"warning: steps={config.steps} update nothing: the first update is at step {first}", file=sys.stderr)
     spaces = spaces_of(config.env.id, config.imitation.absorbing)
     check_spaces(config, spaces)
     reinforcement, imitation_options = config.reinforcement, config.imitation

@@ -98,7 +98,7 @@ class PolicyEnsemble(Uncertainty):
 
     def forward(self, batch: Batch) -> Float[Tensor, "runs batch"]:
         # The variance along a, which is the quadratic form without a matrix for each row.
-        return (self.actions(batch.observations) * batch.actions).sum(-1).var(0)
+        return (self.actions(batch.observations) * batch.carried_out).sum(-1).var(0)
 
 
 class DropoutPolicies(Uncertainty):
@@ -129,7 +129,7 @@ class DropoutPolicies(Uncertainty):
             thin(member.network, self.policy.network.config, streams)
 
     def forward(self, batch: Batch) -> Float[Tensor, "runs batch"]:
-        densities = [member.log_prob(batch.observations, batch.actions) for member in self._members]
+        densities = [member.log_prob(batch.observations, batch.carried_out) for member in self._members]
         return log_variance(torch.stack(densities))
 
     @property

@@ -168,6 +168,7 @@ class GAIL(ImitationModule):
             state_only=config.state_only,
             discount=context.discount,
             spectral_norm=config.spectral_norm,
+            absorbing=context.absorbing,
         )
         self.optimiser = torch.optim.AdamW(
             self.discriminator.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
@@ -179,7 +180,7 @@ class GAIL(ImitationModule):
         self.recent: ReplayMemory | None = None
         if config.buffer_size:
             layout = Layout(context.observation_size, context.action_size)
-            self.recent = ReplayMemory(layout, config.buffer_size, context.seeds, context.device)
+            self.recent = ReplayMemory(layout, config.buffer_size, context.seeds, context.device, "imitation/recent")
         self.demonstrations: Demonstrations | None = None
 
     def prepare(self, demonstrations: Demonstrations) -> Demonstrations:

@@ -118,7 +118,7 @@ class GMMIL(ImitationModule):
         }
 
     def _features(self, batch: Batch) -> Points:
-        return batch.observations if self.config.state_only else torch.cat([batch.observations, batch.actions], -1)
+        return batch.observations if self.config.state_only else torch.cat([batch.observations, batch.carried_out], -1)
 
     def _measured_on(self, batch: Batch, expert_batch: Batch) -> Float[Tensor, "runs kernels"]:
         """Median distances from the learner's rows to the expert's, and among the expert's."""

@@ -144,7 +144,7 @@ class PWIL(ImitationModule):
     def _features(self, batch: Batch) -> Float[Tensor, "*batch feature"]:
         """Without the absorbing bit, which is zero wherever anything is coupled."""
         observations = batch.observations[..., :-1] if self.context.absorbing else batch.observations
-        return observations if self.config.state_only else torch.cat([observations, batch.actions], -1)
+        return observations if self.config.state_only else torch.cat([observations, batch.carried_out], -1)
 
     def _reward(self, costs: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         """Eq. 5: alpha exp(-beta T / sqrt(|S| + |A|) c), where `costs` are T c."""

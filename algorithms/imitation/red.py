@@ -117,7 +117,7 @@ class RED(ImitationModule):
     def _errors(self, batch: Batch) -> Float[Tensor, "runs batch"]:
         inputs = batch.observations
         if not self.config.state_only:
-            inputs = torch.cat([inputs, batch.actions], -1)
+            inputs = torch.cat([inputs, batch.carried_out], -1)
         with torch.no_grad():
             target = self.target(inputs)
         return distillation_error(self.predictor(inputs), target)

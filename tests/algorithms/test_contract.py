@@ -150,6 +150,20 @@ def test_relabelling_gives_finite_rewards_and_changes_no_input(
             assert torch.equal(value, before_parameters[name]), name
 
 
+@pytest.mark.parametrize("module", [module for learner, module in IMITATING if learner == "ppo"])
+def test_what_a_policy_draws_beyond_the_bounds_changes_no_reward(module: str, demonstrations: Path) -> None:
+    """The environment clips it, so what is judged is what was carried out."""
+    rewards = []
+    for limit in (50.0, 1.0):
+        parts, interaction = make("ppo", module, demonstrations)
+        assert parts.demonstrations is not None
+        drawn = torch.full((*interaction.envs.shape, parts.spaces.action_size), 50.0).clamp(-limit, limit)
+        annotated = parts.imitation.annotate(interaction.envs.step(drawn))
+        expert_batch = parts.demonstrations.sample_like(annotated)
+        rewards.append(parts.imitation.relabel(annotated, expert_batch, parts.learner.policy).rewards)
+    assert torch.equal(*rewards) and rewards[0].isfinite().all()
+
+
 @pytest.mark.parametrize(("learner", "module"), PAIRS)
 def test_the_same_seed_gives_the_same_parameters(learner: str, module: str, demonstrations: Path) -> None:
     ends: list[dict[str, Tensor]] = []

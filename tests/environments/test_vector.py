@@ -25,7 +25,7 @@ def make(
 def actions(envs: VectorEnvironment, step: int) -> Tensor:
     generator = torch.Generator().manual_seed(step)
     shape = (*envs.shape, envs.spaces.action_size)
-    return torch.rand(*shape, generator=generator) * 2 - 1
+    return torch.rand(*shape, generator=generator) * 3 - 1.5  # some beyond the bounds
 
 
 class ByHand:
@@ -63,8 +63,9 @@ def test_transitions_are_those_of_environments_stepped_by_hand(
         np.testing.assert_array_equal(rows(envs.observations), np.stack(by_hand.observations))
         before, chosen = envs.observations, actions(envs, step)
         batch = envs.step(chosen)
-        # Scaled once: -1 is the lower limit and 1 the upper one.
-        expected = by_hand.step(low + (rows(chosen) + 1) / 2 * (high - low))
+        # Scaled once: -1 is the lower limit and 1 the upper one. What lies beyond is clipped for the environment, and
+        # kept as it was drawn, since its log-probability is the policy's (H18).
+        expected = by_hand.step(low + (np.clip(rows(chosen), -1, 1) + 1) / 2 * (high - low))
         assert torch.equal(batch.observations, before) and torch.equal(batch.actions, chosen)
         columns = [np.array(column, np.float32) for column in zip(*expected, strict=True)]
         for name, column in zip(("next_observations", "rewards", "terminated", "truncated"), columns, strict=True):

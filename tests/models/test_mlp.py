@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.critics import TwinCritic
 from models.mlp import MLP, MLPConfig, RunLayerNorm, RunLinear
 from models.streams import Streams
 from tests.algorithms.support import layers
@@ -188,3 +189,13 @@ def test_spectral_norm_gradient_is_that_of_the_normalised_weight() -> None:
     layer(torch.eye(2)[None], torch.float32).sum().backward()
     assert layer.weight.grad is not None
     assert layer.weight.grad[0].tolist() == [[pytest.approx(-0.25), 0.5], [0.5, 0.5]]
+
+
+def test_values_are_told_apart_whatever_the_precision() -> None:
+    """In bfloat16 those between 256 and 512 would lie 2 apart, so that no action were better than another."""
+    critic = TwinCritic(4, 2, MLPConfig(), Streams([0], "test"), torch.bfloat16)
+    with torch.no_grad():
+        critic.network.final.bias.fill_(300.0)
+    generator = torch.Generator().manual_seed(0)
+    values = critic(torch.randn(1, 500, 4, generator=generator), torch.rand(1, 500, 2, generator=generator))
+    assert values.dtype == torch.float32 and values[0, 0].unique().numel() > 450

@@ -64,6 +64,8 @@ NAMES: list[tuple[str, list[str]]] = [
     ("algorithm=SAC +new=1", ["new is not a key", "--cfg job"]),
     ("algorithm=SAC +training.lr=1", ["training.lr is not a key"]),
     ("algorithm=SAC ++training.learningrate=1", ["did you mean 'training.learning_rate'?"]),
+    ("algorithm=BC imitation.bc_aux_loss=true", ["imitation.bc_aux_loss=true", "algorithm=BC", "false"]),
+    ("algorithm=BC imitation.mix_expert_data=prefill_memory", ["prefill_memory", "algorithm=BC", "none"]),
     ("algorithm=SAC +imitation.grad_penalty=1", ["does not apply to algorithm=SAC"]),
 ]
 
