@@ -72,7 +72,7 @@ def test_only_true_ends_get_the_absorbing_state() -> None:  # K13, K15
     assert demonstrations.trajectory_lengths == [3, 2]
 
 
-def test_actions_are_rescaled_and_clipped() -> None:
+def test_actions_are_rescaled_and_clipped() -> None:  # H6
     observations = np.zeros((4, 2), np.float32)
     actions = np.array([[-2.0, 1.0], [2.0, 0.5], [6.0, 0.0], [7.0, 1.00001]], np.float32)
     trajectory = Trajectory(observations, actions, None, observations, True)

@@ -156,7 +156,7 @@ def test_dropout_is_applied_in_updates_and_not_in_rewards(option: str) -> None: 
     assert torch.equal(first, without)  # and evaluation needs no rescaling
 
 
-def test_rewards_are_the_function_of_the_logit() -> None:
+def test_rewards_are_the_function_of_the_logit() -> None:  # H5
     batch, policy = make_batch(), make_policy()
     for name, function in (("GAIL", gail_reward), ("AIRL", airl_reward), ("FAIRL", fairl_reward)):
         gail = make_gail(model={"reward_function": name})

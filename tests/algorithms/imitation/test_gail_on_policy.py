@@ -65,7 +65,7 @@ def kept(gail: GAIL) -> Tensor:
     return gail.recent.layout.unpack(gail.recent.rows[:, : gail.recent.size[0]]).observations[0]
 
 
-def test_a_small_buffer_is_a_fair_sample_of_all_environments_and_times() -> None:
+def test_a_small_buffer_is_a_fair_sample_of_all_environments_and_times() -> None:  # H17
     """The last rows of a rollout would be one environment's, or the end of every episode."""
     gail = make_gail(batch_size=8, buffer_size=40)
     prepared(gail)
@@ -98,7 +98,7 @@ def test_updates_use_batches_of_their_own() -> None:
     assert metrics["discriminator/loss"].shape == (1,)
 
 
-def test_metrics_are_means_over_all_updates(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metrics_are_means_over_all_updates(monkeypatch: pytest.MonkeyPatch) -> None:  # H20
     gail = make_gail(updates=3)
     losses = iter([1.0, 2.0, 6.0])
     monkeypatch.setattr(gail, "_step", lambda *rows: {"x/loss": torch.tensor([next(losses)])})
@@ -112,7 +112,7 @@ def test_rewards_are_minus_log_of_one_minus_p() -> None:
     assert torch.allclose(rewards, F.softplus(logits), atol=1e-5) and (rewards >= 0).all()
 
 
-def test_inputs_and_rewards_are_normalised() -> None:
+def test_inputs_and_rewards_are_normalised() -> None:  # H4
     """And by what has really been seen: statistics that are never updated leave everything as it is."""
     gail = make_gail(
         (0, 1), {"normalise_inputs": True}, normalise_rewards=True, updates=2, batch_size=30, buffer_size=99
@@ -144,7 +144,7 @@ def test_relabelling_changes_no_statistics() -> None:
         assert all(torch.equal(part.state_dict()[name], value) for name, value in state.items())
 
 
-def test_the_logit_of_airl() -> None:
+def test_the_logit_of_airl() -> None:  # H18
     """D = f - log pi(a|s) with f = g(s, a) + gamma h(s') - h(s); the learner is paid f."""
     gail = make_gail(
         model={"reward_shaping": True, "reward_depth": 1, "subtract_log_policy": True, "reward_function": "f"}
@@ -175,7 +175,7 @@ def test_the_discriminator_sees_what_the_environment_carries_out() -> None:
 
 
 @pytest.mark.parametrize("learner", ["sac", "ppo"])
-def test_shaping_has_the_discount_of_the_learner(learner: str, tmp_path: Path) -> None:
+def test_shaping_has_the_discount_of_the_learner(learner: str, tmp_path: Path) -> None:  # H16
     path = write_demonstrations(tmp_path / "d.hdf5", observation=12, action=3)
     common = ("env=seals_hopper", f"env.demonstrations={path}", "reinforcement.discount=0.95")
     parts = build(configured("algorithm=AIRL", f"learner={learner}", *common))
