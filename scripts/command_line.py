@@ -27,12 +27,15 @@ def positive(text: str) -> int:
 
 
 def exit_status(work: Callable[[], None]) -> int:
-    """0 done, 2 refused with one line that says why."""
+    """0 done, 2 refused with one line that says why, 130 stopped by Ctrl-C."""
     try:
         work()
     except (UserError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -208,7 +208,11 @@ def _read_yaml(path: Path) -> Any:
 
 
 def seeds_of(config: dict[str, Any]) -> list[int]:
-    return list(range(config["seed"], config["seed"] + config["runs"]))
+    """Raises UserError where the configuration is damaged."""
+    first, runs = config.get("seed"), config.get("runs")
+    if not isinstance(first, int) or not isinstance(runs, int):
+        raise UserError(f"seed={first} and runs={runs} in a kept configuration: expected whole numbers")
+    return list(range(first, first + runs))
 
 
 def read_evaluations(path: Path, seeds: Sequence[int]) -> list[tuple[Evaluation, ...]]:

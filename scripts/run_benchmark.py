@@ -43,7 +43,7 @@ from training.sweeps.grid import ended, opened, planned_jobs, run_jobs
 from training.sweeps.joint import own_demonstrations
 from training.sweeps.launchers import cores
 from training.sweeps.options import BenchmarkConfig, LauncherConfig, Options, RayConfig, SlurmConfig
-from training.sweeps.plan import Job, composed, fixed_value, grid, packed
+from training.sweeps.plan import BENCHMARK, Job, composed, fixed_value, grid, packed
 from training.sweeps.preset import PRESETS
 from training.sweeps.states import job_state
 
@@ -73,7 +73,7 @@ def run_benchmark(overrides: Sequence[str], dry_run: bool) -> int:
         SweepInterruptedError: a signal came.
     """
     register_schemas()
-    own, options, plan = opened(checked(parse_overrides(overrides)), BenchmarkConfig)
+    own, options, plan = opened(checked(parse_overrides(overrides)), BenchmarkConfig, BENCHMARK)
     assert isinstance(options.sweep, BenchmarkConfig)
     jobs = planned_jobs(packed(suite(own, options.sweep), options.sweep.pack_seeds), plan)
     if dry_run:
@@ -85,8 +85,8 @@ def run_benchmark(overrides: Sequence[str], dry_run: bool) -> int:
         plan.jobs += jobs
         plan.save()
         run_jobs(plan, plan.jobs, options)
-        summarise.main([str(plan.folder), "--output", str(plan.folder / "report"), "--measure", options.sweep.measure])
-        return ended(plan, plan.jobs)
+        report = [str(plan.folder), "--output", str(plan.folder / "report"), "--measure", options.sweep.measure]
+        return max(summarise.main(report), ended(plan, plan.jobs))
 
 
 def suite(overrides: Sequence[Override], config: BenchmarkConfig) -> list[Overrides]:

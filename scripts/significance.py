@@ -1,6 +1,7 @@
 """Tests of whether two sets of scores differ, by SciPy."""
 
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,11 @@ from training.sweeps.launchers import INSTALL
 
 def welch(a: Float[np.ndarray, "_"], b: Float[np.ndarray, "_"]) -> float:
     """p of Welch's test: do the means differ? NaN where one has a single value."""
-    return math.nan if min(len(a), len(b)) < 2 else float(_scipy().ttest_ind(a, b, equal_var=False).pvalue)
+    if min(len(a), len(b)) < 2:
+        return math.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # all values are alike: p is NaN, which says it
+        return float(_scipy().ttest_ind(a, b, equal_var=False).pvalue)
 
 
 def welch_of_moments(a: Float[np.ndarray, "_"], mean: float, deviation: float, count: int) -> float:

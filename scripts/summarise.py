@@ -30,8 +30,8 @@ COLUMNS = (
 )  # fmt: skip
 MEANING = {
     "final": "the last evaluation",
-    "best": "the best evaluation, hence optimistic",
-    "mean": "the mean of all evaluations",
+    "best": "the best evaluation of its last phase, hence optimistic",
+    "mean": "the mean of all evaluations of its last phase",
 }
 BEGINNINGS = {".csv": "algo,env,seed,", ".md": "# Report\n", ".html": "<!doctype html>\n<!-- Report"}
 
@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
         "--measure",
         choices=MEASURES,
         default="final",
-        help="of each seed: its last evaluation (default), its best one, or the mean of all",
+        help="of each seed: its last evaluation (default), or the best or the mean of those of its last phase",
     )
     return parser
 
@@ -62,6 +62,8 @@ def summarise(folders: Sequence[Path], output: Path, measure: str) -> str:
         UserError: there is no run, or nothing can be written there; then no file has been touched.
     """
     runs = find_runs(folders)
+    if output.is_dir() or output.name in ("", ".."):
+        raise UserError(f"--output {output} is a folder: expected the name of the files, without ending")
     paths = {ending: output.with_name(named(output) + ending) for ending in BEGINNINGS}
     check_writable(paths)
     found = {run: read_run(run) for run in runs}

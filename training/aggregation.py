@@ -288,20 +288,9 @@ class Aggregation:
         return {"aggregation": self}
 
     PLAIN = (
-        *(
-            "round",
-            "taken",
-            "counted",
-            "labelled",
-            "update",
-            "updates",
-            "expert_return",
-            "metrics",
-            "active",
-            "lengths",
-        ),
-        *("returns", "finished_steps", "finished_episodes", "finished_returns", "rows", "masks"),
-    )
+        "round", "taken", "counted", "labelled", "update", "updates", "expert_return", "metrics", "active", "lengths",
+        "returns", "finished_steps", "finished_episodes", "finished_returns", "rows", "masks",
+    )  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
         sizes = self.rounds.sizes if self.rounds else []

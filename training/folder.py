@@ -13,6 +13,7 @@ from typing import Any
 
 from conf.errors import UserError
 
+STATES = ("running", "finished", "failed", "interrupted")
 PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "hydra-core", "h5py")
 
 
@@ -97,7 +98,8 @@ def read_status(folder: Path) -> dict[str, Any]:
         content = json.loads((folder / "status.json").read_text())
     except (OSError, ValueError):
         return {}
-    return content if isinstance(content, dict) else {}
+    sound = isinstance(content, dict) and content.get("state") in STATES and isinstance(content.get("step", 0), int)
+    return content if sound else {}
 
 
 def mark_ended(folder: Path, state: str, error: str | None) -> None:

@@ -1,7 +1,8 @@
 """Opening the folder of a new run or of one to go on with, and saying in it how the run ended."""
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,8 @@ def open_run(config: Config, composed: DictConfig) -> Iterator[tuple[Path, dict[
         mark_ended(folder, "finished", None)
     finally:
         if resumed is not None and not refused:
-            _write_configuration(folder, composed)  # it may have more steps than the run was begun with
+            with suppress(OSError):  # how the run ended is said already, and may not be hidden by a full disk
+                _write_configuration(folder, composed)  # it may have more steps than the run was begun with
 
 
 def _new_run(config: Config, composed: DictConfig) -> Path:
@@ -84,6 +86,8 @@ def _resumed_run(config: Config, composed: DictConfig) -> tuple[Path, dict[str, 
     """The folder and checkpoint of a run that can go on. Only reads."""
     folder = Path(str(config.resume))
     saved = _saved_configuration(folder)
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"resume={folder}: cannot write to this folder")
     check_unchanged(saved, composed)
     status = read_status(folder)
     if process := running_process(status):

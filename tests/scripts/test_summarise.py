@@ -12,7 +12,7 @@ import pytest
 from scripts import print_plot_sweep_results, summarise
 from tests.training.sweeps.helpers import written_run
 from training.folder import read_table
-from training.sweeps.plan import Job, Plan
+from training.sweeps.plan import GRID, Job, Plan
 from training.sweeps.trials import Record, Trial
 
 
@@ -127,7 +127,7 @@ def test_jobs_that_never_began_are_rows(tmp_path: Path) -> None:
     written_run(tmp_path / "attempts" / "sweep" / "0", {0: [0.3]})  # a folder of users may be called like ours
     written_run(tmp_path / "attempts" / "sweep" / "attempts" / "1", {0: [0.1]})
     jobs = [Job(str(number), (f"seed={number}",), str(number)) for number in range(2)]
-    Plan(tmp_path / "attempts" / "sweep", "train.py", [], jobs).save()
+    Plan(tmp_path / "attempts" / "sweep", GRID, "train.py", [], jobs).save()
     (tmp_path / "attempts" / "other").mkdir()
     (tmp_path / "attempts" / "other" / "sweep.json").write_text("{")
     text = summarise.summarise([tmp_path / "attempts"], tmp_path / "report", "final")

@@ -13,7 +13,6 @@ from training.explain import check_overrides, parse_overrides
 from training.sweeps.grid import refuse_hydra, run_grid
 from training.sweeps.options import split
 from training.sweeps.plan import load_plan
-from training.sweeps.trials import NAME
 
 SWEEPER = "hydra/sweeper"
 
@@ -60,7 +59,7 @@ def _options(arguments: Sequence[str]) -> Namespace:
 def _is_optimisation(typed: Sequence[Override]) -> bool:
     """Whether the sweep to go on with is one."""
     resumed = [Path(str(override.value())) for override in typed if override.key_or_group == "resume_sweep"]
-    return bool(resumed) and bool(load_plan(resumed[-1])) and (resumed[-1] / NAME).exists()
+    return bool(resumed) and load_plan(resumed[-1]).optimises
 
 
 def checked(typed: Sequence[Override]) -> list[Override]:

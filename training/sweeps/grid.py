@@ -14,7 +14,7 @@ from training.sweeps import plan as planning
 from training.sweeps.crew import Crew, alone, interruptible
 from training.sweeps.launchers import make_launcher
 from training.sweeps.options import Options, SweepConfig, parse_options, split
-from training.sweeps.plan import Job, Plan, grid, load_plan, packed, planned
+from training.sweeps.plan import GRID, Job, Plan, grid, load_plan, packed, planned
 from training.sweeps.states import LiveTable, counts, job_state
 from training.sweeps.summary import summarise, unfinished
 
@@ -26,7 +26,7 @@ def run_grid(typed: Sequence[Override]) -> int:
         UserError, HydraException, OmegaConfBaseException: what was typed is wrong; nothing has been started.
         SweepInterruptedError: a signal came.
     """
-    own, options, plan = opened(typed, SweepConfig)
+    own, options, plan = opened(typed, SweepConfig, GRID)
     jobs = planned_jobs(packed(grid(own), options.sweep.pack_seeds), plan)
     if plan.folder == Path():
         plan.folder = sweep_folder(own, "sweep")
@@ -38,20 +38,25 @@ def run_grid(typed: Sequence[Override]) -> int:
         return ended(plan, plan.jobs)
 
 
-def opened(typed: Sequence[Override], schema: type[SweepConfig]) -> tuple[list[Override], Options, Plan]:
+def opened(typed: Sequence[Override], schema: type[SweepConfig], maker: str) -> tuple[list[Override], Options, Plan]:
     """Overrides of the runs, options of the sweep, and its plan: a new one, or that of `resume_sweep`.
 
     What is typed now replaces what was typed when the sweep began.
+
+    Raises:
+        UserError: an option of the sweep is wrong, or it is not one of this program's.
     """
     resumed = [str(override.value()) for override in typed if override.key_or_group == "resume_sweep"]
     saved = load_plan(Path(resumed[-1]).resolve()) if resumed else None
+    if saved and saved.maker != maker:
+        raise UserError(f"resume_sweep={saved.folder}: this sweep was begun by {saved.maker}, which goes on with it")
     settings, own = split(replaced(saved.overrides if saved else [], typed))
     options = parse_options(settings, schema, "a sweep")
     lines = [str(override.input_line) for override in (*own, *settings) if override.key_or_group != "resume_sweep"]
     if saved:
         saved.overrides = lines
         return own, options, saved
-    return own, options, Plan(Path(), shlex.join(sys.argv), lines, [])
+    return own, options, Plan(Path(), maker, shlex.join(sys.argv), lines, [])
 
 
 def replaced(saved: Iterable[str], typed: Sequence[Override]) -> list[Override]:

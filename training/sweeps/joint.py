@@ -16,7 +16,7 @@ from training.sweeps.crew import alone
 from training.sweeps.grid import ended, opened, run_jobs, sweep_folder
 from training.sweeps.job import quoted
 from training.sweeps.options import JointConfig
-from training.sweeps.plan import Plan, planned
+from training.sweeps.plan import JOINT, Job, Plan, planned
 from training.sweeps.results import SeedResult, read_run
 from training.sweeps.summary import summarise
 
@@ -31,7 +31,7 @@ def run_joint(typed: Sequence[Override]) -> int:
         UserError, HydraException, OmegaConfBaseException: what was typed is wrong; nothing has been started.
         SweepInterruptedError: a signal came.
     """
-    own, options, plan = opened(typed, JointConfig)
+    own, options, plan = opened(typed, JointConfig, JOINT)
     assert isinstance(options.sweep, JointConfig)
     if options.sweep.pack_seeds != 1:
         raise UserError("pack_seeds joins the runs of a grid: here runs=<n> trains n seeds of each environment")
@@ -39,8 +39,7 @@ def run_joint(typed: Sequence[Override]) -> int:
     for override in parse_overrides(shared):
         if override.is_sweep_override():
             raise UserError(f"{override.input_line} gives several values: runs=<n> trains n seeds; -m optimises")
-    names = {job.name for job in plan.jobs}
-    jobs = [planned(name, [*shared, *extra]) for name, extra in environments.items() if name not in names]
+    jobs = new_jobs(environments, shared, plan, options.sweep.demonstrations)
     if plan.folder == Path():
         plan.folder = sweep_folder(own, "", "all")
     with alone(plan.folder):
@@ -50,6 +49,25 @@ def run_joint(typed: Sequence[Override]) -> int:
         print(summarise(plan.folder, plan.jobs))
         report(plan, options.sweep)
         return ended(plan, plan.jobs)
+
+
+def new_jobs(
+    environments: Mapping[str, Overrides], shared: Sequence[str], plan: Plan, demonstrations: str | None
+) -> list[Job]:
+    """Jobs of environments that are not planned yet.
+
+    Raises:
+        UserError: one was planned with other settings, so that a score of all would mean nothing.
+    """
+    before = {job.name: job.key for job in plan.jobs}
+    everywhere = {name: environment(name, demonstrations) for name in before} | dict(environments)
+    jobs = [planned(name, [*shared, *extra]) for name, extra in everywhere.items()]
+    for job in jobs:
+        if before.get(job.name, job.key) != job.key:
+            raise UserError(
+                f"env={job.name} was planned in {plan.folder} with other settings: expected those, or a new sweep"
+            )
+    return [job for job in jobs if job.name not in before]
 
 
 def chosen_environments(

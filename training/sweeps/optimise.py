@@ -23,7 +23,7 @@ from training.sweeps.grid import opened, replaced, sweep_folder
 from training.sweeps.joint import Overrides, chosen_environments, joint_score
 from training.sweeps.launchers import cores, make_launcher
 from training.sweeps.options import LocalConfig, OptimisationConfig, Options
-from training.sweeps.plan import Job, Plan, composed, planned
+from training.sweeps.plan import JOINT_OPTIMISATION, OPTIMISATION, Job, Plan, composed, load_plan, planned
 from training.sweeps.preset import install as install_preset
 from training.sweeps.preset import preset_name, preset_text
 from training.sweeps.results import read_run
@@ -31,6 +31,27 @@ from training.sweeps.space import Space, check_ends, search_space
 from training.sweeps.states import LiveTable
 from training.sweeps.statistics import standard_error
 from training.sweeps.trials import Record, Trial, load_record, score, without_improvement
+
+CHANGEABLE = ("resume_sweep", "trials", "patience", "finalists", "final_seeds", "parallel_trials", "launcher")
+
+
+def refuse_changes(typed: Sequence[Override]) -> None:
+    """Trials are compared with one another, so all of them have to be about the same.
+
+    Raises:
+        UserError: an optimisation that is to be gone on with would be about something else.
+    """
+    resumed = [str(override.value()) for override in typed if override.key_or_group == "resume_sweep"]
+    if not resumed:
+        return
+    saved = load_plan(Path(resumed[-1]).resolve())
+    for override in typed:
+        line = str(override.input_line)
+        if override.key_or_group.partition(".")[0] not in CHANGEABLE and line not in saved.overrides:
+            raise UserError(
+                f"{line} is not what the optimisation in {saved.folder} is about; only {', '.join(CHANGEABLE[1:])} "
+                "may change"
+            )
 
 
 def run_optimisation(typed: Sequence[Override], joint: bool, install: bool = False) -> int:
@@ -43,7 +64,8 @@ def run_optimisation(typed: Sequence[Override], joint: bool, install: bool = Fal
         SweepInterruptedError: a signal came.
     """
     require_ax()
-    own, options, plan = opened(typed, OptimisationConfig)
+    refuse_changes(typed)
+    own, options, plan = opened(typed, OptimisationConfig, JOINT_OPTIMISATION if joint else OPTIMISATION)
     settings = options.sweep
     assert isinstance(settings, OptimisationConfig)
     if settings.pack_seeds != 1:

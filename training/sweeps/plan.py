@@ -18,7 +18,9 @@ from training.cli import CONF
 from training.config import parse, register_schemas
 from training.folder import write_json
 
-FORMAT = 1
+FORMAT = 2
+GRID, JOINT, BENCHMARK = "train.py -m", "train_all.py", "scripts/run_benchmark.py"
+OPTIMISATION, JOINT_OPTIMISATION = "train.py -m hydra/sweeper=ax", "train_all.py -m"
 # What changes nothing of a run's results; runs that differ in nothing else are the same.
 IRRELEVANT = ("threads", "debug", "resume", "output_folder", "logging", "checkpoint", "save_trajectories", "render")
 
@@ -37,13 +39,18 @@ class Plan:
     """What a sweep consists of. Jobs are only ever added."""
 
     folder: Path
-    command: str  # that began it
+    maker: str  # what began it, and alone can go on with it: one of the above
+    command: str  # as typed then
     overrides: list[str]  # as typed
     jobs: list[Job]
 
     @property
     def path(self) -> Path:
         return self.folder / "sweep.json"
+
+    @property
+    def optimises(self) -> bool:
+        return self.maker in (OPTIMISATION, JOINT_OPTIMISATION)
 
     def job(self, name: str) -> Job:
         found = next((job for job in self.jobs if job.name == name), None)
@@ -55,6 +62,7 @@ class Plan:
         """Raises UserError where the folder cannot be written."""
         content = {
             "format": FORMAT,
+            "maker": self.maker,
             "command": self.command,
             "overrides": self.overrides,
             "jobs": [asdict(job) for job in self.jobs],
@@ -75,8 +83,8 @@ def load_plan(folder: Path) -> Plan:
         content = json.loads(path.read_text())
         if content["format"] != FORMAT:
             raise UserError(f"{path} has format {content['format']}: this version reads format {FORMAT}")
-        jobs = [Job(job["name"], tuple(map(str, job["overrides"])), job["key"]) for job in content["jobs"]]
-        return Plan(folder, content["command"], [str(line) for line in content["overrides"]], jobs)
+        jobs = [Job(str(job["name"]), tuple(map(str, job["overrides"])), job["key"]) for job in content["jobs"]]
+        return Plan(folder, content["maker"], content["command"], [str(line) for line in content["overrides"]], jobs)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({type(error).__name__}): expected a sweep's plan") from error
 
@@ -102,10 +110,6 @@ def grid(overrides: Sequence[Override]) -> list[tuple[str, ...]]:
             raise UserError(f"{override.input_line} has no values: expected at least one")
         alternatives.append([f"{override.get_key_element()}={value}" for value in values])
     return list(itertools.product(*alternatives))
-
-
-def swept_keys(overrides: Iterable[Override]) -> list[str]:
-    return [override.key_or_group for override in overrides if override.is_sweep_override()]
 
 
 def fixed_value(overrides: Iterable[Override], key: str, default: str) -> str:

@@ -42,7 +42,7 @@ def summarise(sweep: Path, jobs: Sequence[Job]) -> str:
 
 
 def unfinished(sweep: Path, jobs: Sequence[Job]) -> list[str]:
-    """A line for each job that did not finish, with its reason."""
+    """A line for each job that did not finish, or whose files cannot be read, with its reason."""
     lines = []
     what = own_overrides(jobs)
     for job in jobs:
@@ -50,6 +50,9 @@ def unfinished(sweep: Path, jobs: Sequence[Job]) -> list[str]:
         if state.state != "finished":
             reason = f": {' '.join(state.error.split())}" if state.error else ""
             lines.append(f"{job.name} ({what[job.name]}) {state.state}{reason}")
+        elif not (results := read_run(sweep / job.name)) or not all(result.finished for result in results):
+            reason = results[0].error if results else "its configuration is missing or damaged"
+            lines.append(f"{job.name} ({what[job.name]}) damaged: {reason}; remove {sweep / job.name} to run it again")
     return lines
 
 
@@ -84,7 +87,7 @@ def markdown(rows: Sequence[dict[str, str]]) -> str:
     lines = [f"| {' | '.join(row[column] or '-' for column in COLUMNS)} |" for row in rows]
     notes = [
         "score, std, iqm: of the seeds' last evaluations; iqm_low to iqm_high: 95% bootstrap interval over seeds;",
-        "best_score: mean over seeds of the highest evaluation, hence optimistic.",
+        "best_score: mean over seeds of the highest evaluation of the last phase, hence optimistic.",
     ]
     if any(int(row["seeds"]) < 5 for row in rows):
         notes.append("Fewer than 5 seeds: intervals are rough.")

@@ -77,10 +77,19 @@ def load_record(folder: Path) -> Record:
         content = json.loads(path.read_text())
         if content.pop("format") != FORMAT:
             raise UserError(f"{path} is of another format: this version reads format {FORMAT}")
-        trials, finals = ([Trial(**trial) for trial in content.pop(name)] for name in ("trials", "finals"))
+        trials, finals = ([_trial(**trial) for trial in content.pop(name)] for name in ("trials", "finals"))
         return Record(folder=folder, trials=trials, finals=finals, **content)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({type(error).__name__}): expected the state of an optimisation") from error
+
+
+def _trial(**content: Any) -> Trial:
+    """Raises TypeError where a part of it is of another kind."""
+    trial = Trial(**content)
+    numbers = (trial.mean, trial.standard_error, *trial.scores)
+    if not isinstance(trial.values, dict) or not all(n is None or isinstance(n, (int, float)) for n in numbers):
+        raise TypeError("values or scores of a trial")
+    return trial
 
 
 def without_improvement(trials: Sequence[Trial]) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.training.commands import QUICK
 from training.sweeps.job import composed_job
-from training.sweeps.plan import Plan, planned
+from training.sweeps.plan import GRID, Plan, planned
 
 OPTIONAL = ("PIL.", "torch.")  # a few milliseconds, within libraries
 
@@ -15,7 +15,7 @@ OPTIONAL = ("PIL.", "torch.")  # a few milliseconds, within libraries
 def test_a_job_imports_nothing(tmp_path: Path) -> None:
     """In a process of its own, which has imported nothing else."""
     overrides = ["algorithm=SAC", "steps=30", *QUICK, "logging.tensorboard=true", "seed=1"]
-    Plan(tmp_path, "", [], [planned("0", overrides)]).save()
+    Plan(tmp_path, GRID, "", [], [planned("0", overrides)]).save()
     program = f"""
 import json, os, sys
 from pathlib import Path
@@ -39,7 +39,7 @@ print(json.dumps([status, sorted(set(sys.modules) - before), os.environ.get("MUJ
 
 def test_a_job_is_told_apart_from_its_neighbour_by_seed_and_place(tmp_path: Path) -> None:
     jobs = [planned(str(seed), ["algorithm=SAC", "env=pendulum", f"seed={seed}"]) for seed in (3, 4)]
-    Plan(tmp_path, "", [], jobs).save()
+    Plan(tmp_path, GRID, "", [], jobs).save()
     for seed in (3, 4):
         found = composed_job(tmp_path, str(seed), ["threads=2"])
         assert (found.seed, found.threads, found.hydra.sweep.subdir) == (seed, 2, str(seed))

@@ -10,7 +10,8 @@ from conf.errors import UserError
 from tests.training.commands import QUICK, assert_refused
 from tests.training.sweeps.helpers import run_all, written_run
 from training.explain import parse_overrides
-from training.sweeps.joint import BENCHMARK, chosen_environments, joint_score, joint_scores, score_of
+from training.sweeps.joint import BENCHMARK, chosen_environments, joint_score, joint_scores, new_jobs, score_of
+from training.sweeps.plan import JOINT, Plan, planned
 from training.sweeps.results import read_run
 
 
@@ -64,6 +65,16 @@ def test_one_environment_fails_and_the_others_finish(tmp_path: Path) -> None:
     assert content["environments"]["cartpole"] is None
     assert math.isfinite(content["environments"]["pendulum"])
     assert (folder / "pendulum" / "result.json").exists()
+
+
+def test_environments_are_added_with_the_settings_of_the_others(tmp_path: Path) -> None:
+    shared, hopper, pendulum = ["algorithm=BC"], ("env=hopper",), ("env=pendulum",)
+    plan = Plan(tmp_path, JOINT, "", [], [planned("hopper", [*shared, *hopper])])
+    both = {"hopper": hopper, "pendulum": pendulum}
+    for environments in (both, {"pendulum": pendulum}):
+        assert [job.name for job in new_jobs(environments, shared, plan, None)] == ["pendulum"]
+        with pytest.raises(UserError, match=r"env=hopper was planned .* with other settings"):
+            new_jobs(environments, [*shared, "seed=7"], plan, None)
 
 
 @pytest.mark.parametrize(

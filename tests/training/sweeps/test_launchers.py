@@ -13,7 +13,7 @@ from tests.training.sweeps.test_sweep import command
 from training.folder import read_table
 from training.sweeps.job import run_job
 from training.sweeps.launchers import killed_by
-from training.sweeps.plan import Plan, planned
+from training.sweeps.plan import GRID, Plan, planned
 
 
 def swept(tmp_path: Path, *arguments: str) -> Path:
@@ -44,7 +44,7 @@ def test_a_time_limit_leads_to_a_checkpoint_and_back_into_the_queue(tmp_path: Pa
     submitit = pytest.importorskip("submitit")
     from training.sweeps.launchers import JobProcess
 
-    plan = Plan(tmp_path / "sweep", "", [], [planned("0", ["algorithm=SAC", "steps=1500", *QUICK])])
+    plan = Plan(tmp_path / "sweep", GRID, "", [], [planned("0", ["algorithm=SAC", "steps=1500", *QUICK])])
     plan.save()
     executor = submitit.LocalExecutor(tmp_path / "submitit")
     executor.update_parameters(timeout_min=30)
@@ -63,7 +63,7 @@ def test_a_time_limit_leads_to_a_checkpoint_and_back_into_the_queue(tmp_path: Pa
 
 
 def test_a_finished_job_is_left_alone(tmp_path: Path) -> None:
-    plan = Plan(tmp_path, "", [], [planned("0", ["algorithm=SAC", "env=pendulum"])])
+    plan = Plan(tmp_path, GRID, "", [], [planned("0", ["algorithm=SAC", "env=pendulum"])])
     plan.save()
     (tmp_path / "0").mkdir()
     (tmp_path / "0" / "status.json").write_text('{"state": "finished"}')

@@ -15,7 +15,8 @@ from scripts.print_plot_sweep_results import write
 from tests.training.commands import QUICK, assert_refused, run
 from tests.training.sweeps.test_sweep import ROOT, command, wait_for
 from training.explain import parse_overrides
-from training.sweeps.optimise import described
+from training.sweeps.optimise import described, refuse_changes
+from training.sweeps.plan import OPTIMISATION, Plan
 from training.sweeps.preset import install, preset_name
 from training.sweeps.space import Choice, Interval, check_ends, search_space
 from training.sweeps.trials import NAME, Record, Trial, load_record, without_improvement
@@ -143,6 +144,16 @@ def test_killed_and_resumed(tmp_path: Path) -> None:
     presets = list(folder.glob("BC_5_trajectories.yaml"))
     winner = max(record.finals, key=lambda trial: trial.mean if trial.mean is not None else -math.inf)
     assert len(presets) == (winner.name != "default")
+
+
+def test_what_it_is_about_may_not_change(tmp_path: Path) -> None:
+    """Scores on other environments, or by other settings, cannot be compared with those that were."""
+    Plan(tmp_path, OPTIMISATION, "", ["algorithm=BC", "env=pendulum", "trials=3"], []).save()
+    resume = f"resume_sweep={tmp_path}"
+    refuse_changes(parse_overrides([resume, "trials=5", "launcher.workers=1", "env=pendulum"]))
+    for line in ("env=hopper", "bc_pretraining.iterations=20", "objective=mean", "training.batch_size=4"):
+        with pytest.raises(UserError, match=re.escape(line) + " is not what the optimisation"):
+            refuse_changes(parse_overrides([resume, line]))
 
 
 def test_presets_are_installed_once(tmp_path: Path) -> None:

@@ -7,12 +7,17 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from conf.errors import UserError
+from tests.training.sweeps.helpers import written_run
 from training.cli import CONF
-from training.config import Config
+from training.config import Config, register_schemas
 from training.explain import parse_overrides
-from training.sweeps.grid import planned_jobs, replaced
+from training.folder import read_status, write_json
+from training.sweeps.grid import opened, planned_jobs, replaced
 from training.sweeps.job import quoted
+from training.sweeps.options import JointConfig, SweepConfig
 from training.sweeps.plan import (
+    GRID,
+    JOINT,
     Job,
     Plan,
     composed,
@@ -24,6 +29,8 @@ from training.sweeps.plan import (
     planned,
     stretches,
 )
+from training.sweeps.states import job_state
+from training.sweeps.summary import unfinished
 
 
 def test_a_grid_has_every_combination_in_order() -> None:
@@ -71,7 +78,7 @@ def test_what_changes_no_result_makes_no_new_job() -> None:
 
 
 def test_a_changed_grid_only_adds_jobs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    plan = Plan(tmp_path, "", [], [])
+    plan = Plan(tmp_path, GRID, "", [], [])
     plan.jobs += planned_jobs(grid(parse_overrides(["algorithm=SAC", "seed=1,2"])), plan)
     assert [job.name for job in plan.jobs] == ["0", "1"]
     more = planned_jobs(grid(parse_overrides(["algorithm=SAC", "steps=1000000", "seed=2,3,3"])), plan)
@@ -85,7 +92,7 @@ def test_what_is_typed_again_replaces_what_was_typed_before() -> None:
 
 
 def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:
-    plan = Plan(tmp_path / "sweep", "train.py -m seed=1", ["seed=1"], [Job("0", ("seed=1",), "k")])
+    plan = Plan(tmp_path / "sweep", GRID, "train.py -m seed=1", ["seed=1"], [Job("0", ("seed=1",), "k")])
     plan.save()
     assert load_plan(plan.folder) == plan
     assert load_plan(plan.folder).job("0").key == "k"
@@ -114,6 +121,7 @@ def test_a_quoted_path_is_read_back(text: str) -> None:
 
 
 def test_configurations_that_differ_in_their_seed_are_as_hydra_composes_them() -> None:
+    register_schemas()
     shared = ["algorithm=GAIL", "optimised_hyperparameters=GAIL_fast"]
     for seed in (3, 4):
         with initialize_config_dir(str(CONF)):
@@ -127,3 +135,30 @@ def test_configurations_that_differ_in_their_seed_are_as_hydra_composes_them() -
 def test_only_what_differs_is_shown() -> None:
     jobs = [Job("0", ("a=1", "seed=1"), ""), Job("1", ("a=1", "seed=2"), "")]
     assert own_overrides(jobs) == {"0": "seed=1", "1": "seed=2"}
+
+
+def test_what_began_a_sweep_goes_on_with_it(tmp_path: Path) -> None:
+    Plan(tmp_path, GRID, "", ["algorithm=SAC"], []).save()
+    typed = parse_overrides([f"resume_sweep={tmp_path}"])
+    assert opened(typed, SweepConfig, GRID)[2].overrides == ["algorithm=SAC"]
+    with pytest.raises(UserError, match=r"was begun by train\.py -m, which goes on with it"):
+        opened(typed, JointConfig, JOINT)
+
+
+def test_a_job_whose_files_are_damaged_has_not_finished(tmp_path: Path) -> None:
+    jobs = [planned(name, ["algorithm=SAC", "env=pendulum", f"seed={name}"]) for name in "123"]
+    for job in jobs:
+        written_run(tmp_path / job.name, {int(job.name): [0.5]})
+    assert unfinished(tmp_path, jobs) == []
+    (tmp_path / "1" / ".hydra" / "config.yaml").write_text("seed: [")
+    (tmp_path / "2" / "evaluations.csv").write_text("phase,st")
+    first, second = unfinished(tmp_path, jobs)
+    assert first.startswith("1 (seed=1) damaged: its configuration") and str(tmp_path / "1") in first
+    assert second.startswith("2 (seed=2) damaged")
+
+
+@pytest.mark.parametrize("content", [{"state": "weird"}, {"state": "finished", "step": None}, {"step": 3}])
+def test_a_status_of_another_kind_is_none(tmp_path: Path, content: dict[str, object]) -> None:
+    write_json(tmp_path / "status.json", content)
+    assert read_status(tmp_path) == {}
+    assert job_state(tmp_path).state == "waiting"
