@@ -126,6 +126,26 @@ def check_fit(content: DemonstrationSet, facts: EnvironmentFacts, source: str) -
         raise UserError(f"{source} has actions of {kind}, {facts.id} has {facts.action_words}")
 
 
+def rows_not_finite(trajectory: Trajectory, name: str) -> int:
+    """Rows of infos with NaN or infinite values. Readers let them pass: training does not look at infos."""
+    finite = np.isfinite(trajectory.infos[name]).reshape(trajectory.length, -1).all(1)
+    return trajectory.length - int(finite.sum())
+
+
+def check_states(trajectories: Sequence[Trajectory], source: str, *names: str) -> None:
+    """The simulator's states, before something is made of them.
+
+    Raises:
+        UserError: one of the infos of these `names` holds NaN or infinite values.
+    """
+    for index, trajectory in enumerate(tqdm(trajectories, "looking at states", leave=False, disable=None)):
+        for name in names:
+            if name in trajectory.infos and rows_not_finite(trajectory, name):
+                raise UserError(
+                    f"{source}, episode {index}: NaN or infinite values in infos/{name}; `inspect` counts them"
+                )
+
+
 def _fractions(trajectory: Trajectory) -> bool:
     return trajectory.actions is not None and bool((trajectory.actions != np.round(trajectory.actions)).any())
 

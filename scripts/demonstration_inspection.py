@@ -13,7 +13,14 @@ from environments.formats.alignment import DESCRIPTIONS, alignment
 from environments.formats.base import DemonstrationSet
 from environments.reference_scores import reference_scores
 from environments.trajectories import Trajectory, lengths_of
-from scripts.demonstration_checks import EnvironmentFacts, chosen_environment, late_ends, other_name, outside
+from scripts.demonstration_checks import (
+    EnvironmentFacts,
+    chosen_environment,
+    late_ends,
+    other_name,
+    outside,
+    rows_not_finite,
+)
 from scripts.demonstration_report import Report, Statistics, draw
 
 AT_LIMIT = 1e-6
@@ -62,6 +69,7 @@ def inspected(
     statistics = Statistics(_names(trajectories[0]), content.steps)
     episode_hashes: Counter[int] = Counter()
     row_hashes, at_limit = [], []
+    bad_infos: Counter[str] = Counter()
     returns: list[float] = []
     for trajectory in tqdm(trajectories, "inspecting", leave=False, disable=None):
         table = _table(trajectory)
@@ -69,6 +77,7 @@ def inspected(
         hashes = _hashes(table)
         row_hashes.append(hashes)
         episode_hashes[hash(hashes.tobytes())] += 1
+        bad_infos.update({name: rows_not_finite(trajectory, name) for name in trajectory.infos})
         if trajectory.episode_return is not None:
             returns.append(trajectory.episode_return)
         if facts and comparable and isinstance(facts.actions, Box) and trajectory.actions is not None:
@@ -95,7 +104,12 @@ def inspected(
         duplicate_rows=1 - len(np.unique(every_hash)) / len(every_hash),
         notes=list(content.notes),
     )
-    report.problems = [*_misaligned(report), *(_unfit(report, content, facts) if facts else ())]
+    report.problems = [
+        *_misaligned(report),
+        *_single_steps(report),
+        *_bad_infos(bad_infos),
+        *(_unfit(report, content, facts) if facts else ()),
+    ]
     report.warnings = [
         *([*other_name(content, facts), *_beside(report, facts)] if facts else _unknown(report)),
         *_repetitions(report),
@@ -131,6 +145,20 @@ def _misaligned(report: Report) -> Iterator[str]:
             f"{DESCRIPTIONS['unconnected']} ({report.alignment.share:.1%} connect); behavioural cloning does not mind, "
             "but what learns from (s, s') or from whole episodes does"
         )
+
+
+def _bad_infos(rows: Counter[str]) -> Iterator[str]:
+    for name, count in rows.items():
+        if count:
+            yield (
+                f"NaN or infinite values in {count} rows of infos/{name}: record it again, or leave infos/{name} out; "
+                "training does not look at it"
+            )
+
+
+def _single_steps(report: Report) -> Iterator[str]:
+    if report.episodes > 1 and report.lengths["maximum"] == 1:
+        yield "every episode has one step: probably every row is marked as an end, where an episode's last should be"
 
 
 def _unfit(report: Report, content: DemonstrationSet, facts: EnvironmentFacts) -> Iterator[str]:

@@ -9,7 +9,7 @@ from conf.errors import UserError
 from environments.formats.base import ENVIRONMENT_KEYS, DemonstrationSet
 from environments.layouts import ROBOTS, robot_of
 from environments.trajectories import LazyTrajectories, Trajectory, lengths_of
-from scripts.demonstration_checks import EnvironmentFacts, environment_facts
+from scripts.demonstration_checks import EnvironmentFacts, check_states, environment_facts
 
 
 def converted(content: DemonstrationSet, target: str, source: str) -> DemonstrationSet:
@@ -29,6 +29,8 @@ def converted(content: DemonstrationSet, target: str, source: str) -> Demonstrat
         raise UserError(f"{source} holds no {wanted_forces} contact forces, which {facts.id} observes")
     if wanted_positions > positions and "qpos" not in content.trajectories[0].infos:
         raise UserError(f"{source} holds no infos/qpos, where the positions that {facts.id} observes would be")
+    if wanted_positions > positions:
+        check_states(content.trajectories, source, "qpos")
     notes = [
         f"observations of {size} numbers become {facts.observation_size}, as in {facts.id}",
         *([f"the last {forces} numbers (contact forces) are left out"] if forces > wanted_forces else []),

@@ -31,6 +31,7 @@ from scripts.demonstration_checks import environment_facts
 from scripts.provenance import git_commit, load_checked, sha256, versions, without_paths
 from scripts.rollouts import Act, Actions, Observations, greedy, play
 from training import checkpoint, stable_baselines3_policy
+from training.folder import write_json
 from training.policy import SavedPolicy
 
 
@@ -169,9 +170,9 @@ def recorded(source: PolicySource, episodes: int, seed: int, workers: int, folde
     identity |= {"run_index": source.run_index, "sampled": source.sampled, "adapt": source.adapt}
     folder.mkdir(parents=True, exist_ok=True)
     note = folder / "recording.json"
-    if note.is_file() and json.loads(note.read_text()) != identity:
+    if note.exists() and _identity(note) != identity:
         raise UserError(f"{folder} holds part of a recording of another policy or seed: remove it first")
-    note.write_text(json.dumps(identity))
+    write_json(note, identity)
     files = [folder / f"{index}.npz" for index in range(episodes)]
     seeds = reset_seeds([seed], episodes, "rollouts")
     missing = [index for index, file in enumerate(files) if not file.is_file()]
@@ -183,6 +184,14 @@ def recorded(source: PolicySource, episodes: int, seed: int, workers: int, folde
         return npz.read(files[index]).trajectories[0]
 
     return LazyTrajectories([read(index).length for index in range(episodes)], read)
+
+
+def _identity(note: Path) -> Any:
+    """What the recording is of that is to be taken up again."""
+    try:
+        return json.loads(note.read_text())
+    except ValueError as error:
+        raise UserError(f"{note} is damaged, so that this recording cannot go on: remove {note.parent}") from error
 
 
 def _played(source: PolicySource, seeds: list[int], workers: int) -> Iterator[Trajectory]:

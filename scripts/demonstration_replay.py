@@ -20,7 +20,13 @@ from environments.construction import make_environment
 from environments.formats.base import DemonstrationSet
 from environments.layouts import ROBOTS, robot_of
 from environments.trajectories import Trajectory
-from scripts.demonstration_checks import EnvironmentFacts, check_fit, chosen_environment, environment_facts
+from scripts.demonstration_checks import (
+    EnvironmentFacts,
+    check_fit,
+    check_states,
+    chosen_environment,
+    environment_facts,
+)
 
 CLIPPED = {"Hopper": 10.0, "Walker2d": 10.0}  # the limit of observed velocities
 OBSERVATION_TOLERANCE, REWARD_TOLERANCE = 1e-2, 1e-2  # relative to the spread of what is compared
@@ -90,6 +96,7 @@ def verified(
     if content.trajectories[0].actions is None:
         raise UserError(f"{source} holds no actions to replay")
     trajectories = [content.trajectories[i] for i in range(min(len(content.trajectories), episodes or 10**9))]
+    check_states(trajectories, source, "qpos", "qvel")
     drift = replayed(trajectories, facts)
     others = []
     if drift.steps and not drift.agrees:

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.errors import UserError
 from environments.formats import FORMATS, for_output, named, read
-from environments.formats.base import DemonstrationSet
+from environments.formats.base import DemonstrationSet, Format, check_replaceable
 from environments.formats.remote import fetched
 from environments.trajectories import lengths_of
 from scripts import demonstration_inspection, demonstration_recording, demonstration_replay, demonstration_report
@@ -38,6 +38,7 @@ from scripts.provenance import training_command
 
 BUNDLED = Path(__file__).resolve().parents[1] / "environments" / "demonstrations"
 LICENCE = "MIT"
+LARGEST_SEED = 2**31 - 1  # as of the resets that are made from it: every format and simulator holds so many bits
 
 
 def parser() -> argparse.ArgumentParser:
@@ -156,11 +157,15 @@ def list_sets(options: argparse.Namespace) -> None:
 
 
 def summary(path: Path) -> dict[str, Any]:
-    """What `list` says about one set."""
+    """What `list` says about one set, which may be that it cannot be read."""
     try:
-        content = read(path)
-    except UserError as error:
-        return {"set": path.name, "error": str(error)}
+        return _summary(path)
+    except (UserError, OSError) as error:
+        return {"set": path.name, "error": " ".join(str(error).split())}
+
+
+def _summary(path: Path) -> dict[str, Any]:
+    content = read(path)
     returns = [value for t in content.trajectories if (value := t.episode_return) is not None]
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     return {
@@ -184,9 +189,10 @@ def record(options: argparse.Namespace) -> None:
     form = for_output(output, options.format)
     if options.episodes < 1 or options.seed < 0 or (options.workers or 1) < 1:
         raise UserError("--episodes, --seed, --workers: expected at least 1, 0 and 1")
+    if options.seed > LARGEST_SEED:
+        raise UserError(f"--seed {options.seed}: expected 0 to {LARGEST_SEED}")
     kept: Path | None = options.keep_policy
-    for path in (output, datasheet_path(output), *([kept] if kept else [])):
-        check_free(path, options.overwrite)
+    check_outputs(form, output, options.overwrite, datasheet_path(output), *([kept] if kept else []))
     source = PolicySource(options.policy, options.env, options.run_index, options.sampled, options.adapt)
     command = options.command or training_command(source.file)
     folder = output.with_name(f".{output.name}.recording")
@@ -215,20 +221,27 @@ def record(options: argparse.Namespace) -> None:
     print(f"{output}: {options.episodes} episodes, return {returns.mean():.2f} +- {returns.std():.2f}")
 
 
-def check_free(path: Path, overwrite: bool) -> None:
-    """Before anything is done.
+def check_outputs(form: Format, output: Path, overwrite: bool, *beside: Path) -> None:
+    """Before anything is done: where a set is to be written, and the files `beside` it.
 
     Raises:
-        UserError: there is something, and it is not to be replaced.
+        UserError: there is something, and it is not to be replaced, or one of them would replace another.
     """
-    if path.exists() and not overwrite:
-        raise UserError(f"{path} exists: choose another output, or give --overwrite")
+    for path in (output, *beside):
+        if path.exists() and not overwrite:
+            raise UserError(f"{path} exists: choose another output, or give --overwrite")
+        check_replaceable(path, form.folder and path == output)
+    places = {output.resolve(): "demonstrations"}
+    for path, what in zip(beside, ("datasheet", "policy"), strict=False):
+        if path.resolve() in places:
+            raise UserError(f"{path} would hold the {places[path.resolve()]} and the {what}: choose another name")
+        places[path.resolve()] = what
 
 
 def import_set(options: argparse.Namespace) -> None:
     """Any source, checked and put right, to a file of ours."""
     form = for_output(options.output, options.format)
-    check_free(options.output, options.overwrite)
+    check_outputs(form, options.output, options.overwrite)
     with fetched(options.source, options.sha256) as path:
         content = read(path, options.from_format)
         content = prepared(content, options.source, options.env, options.actions, options.time_limit, options.rename)
@@ -238,7 +251,7 @@ def import_set(options: argparse.Namespace) -> None:
 def export_set(options: argparse.Namespace) -> None:
     """Any source, as it is, in another format."""
     form = for_output(options.output, options.format)
-    check_free(options.output, options.overwrite)
+    check_outputs(form, options.output, options.overwrite)
     with fetched(options.source, options.sha256) as path:
         written(read(path, options.from_format), options.output, form.name)
 
@@ -247,8 +260,7 @@ def convert_set(options: argparse.Namespace) -> None:
     """Observations in the layout of another environment of the same robot."""
     form = for_output(options.output, options.format)
     sheet = datasheet_path(options.output)
-    check_free(options.output, options.overwrite)
-    check_free(sheet, options.overwrite)
+    check_outputs(form, options.output, options.overwrite, sheet)
     with fetched(options.source, options.sha256) as path:
         content = converted(read(path, options.from_format), options.to, options.source)
         written(content, options.output, form.name)
@@ -278,10 +290,24 @@ def say_losses(lost: list[str], name: str) -> None:
 
 def inspect_set(options: argparse.Namespace) -> None:
     """Statistics, problems, and a verdict."""
+    if options.picture:
+        check_picture(options.picture, Path(options.source))
     with fetched(options.source, options.sha256) as path:
         content = read(path, options.from_format)
         report = demonstration_inspection.inspected(content, options.source, options.env, options.picture)
     print(json.dumps(report.as_dict()) if options.json else demonstration_report.described(report))
+
+
+def check_picture(picture: Path, source: Path) -> None:
+    """Before the rows are looked at, which may take minutes.
+
+    Raises:
+        UserError: it is no PNG, or would replace the demonstrations or cannot replace a folder.
+    """
+    if picture.suffix.lower() != ".png":
+        raise UserError(f"--picture {picture}: expected an ending of .png")
+    if picture.is_dir() or picture.resolve() == source.resolve():
+        raise UserError(f"--picture {picture}: a folder or the demonstrations themselves; choose another name")
 
 
 def verify_set(options: argparse.Namespace) -> None:

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.errors import UserError
 from environments.construction import spaces_of
-from environments.formats.d4rl import read_d4rl
+from environments.formats import d4rl, of_another_environment
 from environments.reference_scores import PATH
 from scripts.command_line import exit_status
 from scripts.provenance import load_checked, sha256, training_command, versions
@@ -107,7 +107,10 @@ def rolled_out(options: argparse.Namespace) -> tuple[float, str]:
 def demonstrated(options: argparse.Namespace) -> tuple[float, str]:
     """Mean return of a demonstration file, and where it comes from."""
     path = options.expert_demonstrations
-    returns = [trajectory.episode_return for trajectory in read_d4rl(path)]
+    content = d4rl.read(path)
+    if of_another_environment(content, options.environment):
+        raise UserError(f"{path} says that it was recorded in {content.environment_id}, not in {options.environment}")
+    returns = [trajectory.episode_return for trajectory in content.trajectories]
     known = [value for value in returns if value is not None and math.isfinite(value)]
     if len(known) < len(returns):
         raise UserError(f"{path} has no rewards, hence no returns: give --expert-policy instead")

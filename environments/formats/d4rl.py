@@ -102,7 +102,7 @@ def _read(file: h5py.File, path: Path) -> DemonstrationSet:
             f"demonstrations {path} hold {rows} rows but no complete episode; "
             "expected terminals or timeouts to mark where episodes end"
         )
-    seeds = file["seeds"][()] if isinstance(file.get("seeds"), h5py.Dataset) else ()
+    seeds = _seeds(file, path)
 
     def load(index: int) -> Trajectory:
         seed = int(seeds[index]) if len(seeds) == len(found) == len(spans) else None
@@ -110,6 +110,15 @@ def _read(file: h5py.File, path: Path) -> DemonstrationSet:
 
     trajectories = gathered([stop - start for start, stop, _ in spans], load, size)
     return DemonstrationSet(trajectories, plain(file.attrs), tuple(_notes(ends, found, rows, short)), types)
+
+
+def _seeds(file: h5py.File, path: Path) -> Sequence[int]:
+    dataset = file.get("seeds")
+    if not isinstance(dataset, h5py.Dataset):
+        return ()
+    if dataset.shape is None or len(dataset.shape) != 1 or dataset.dtype.kind not in "iu":
+        raise refuse(path, f", 'seeds': type {dataset.dtype}, shape {dataset.shape}", "an integer for each episode")
+    return [int(seed) for seed in dataset[()]]
 
 
 def _datasets(file: h5py.File, path: Path) -> dict[str, h5py.Dataset]:

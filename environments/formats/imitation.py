@@ -87,6 +87,8 @@ def read(path: Path) -> DemonstrationSet:
     if table.num_rows == 0:
         raise refuse(path, " hold no episodes", "at least one")
     own = _own(path)
+    if not isinstance(own.get("attributes", {}), dict):
+        raise refuse(path / OWN, f", 'attributes': {str(own['attributes'])[:40]}", "names with values")
     names = _info_names(table)
     lengths = pa.compute.list_value_length(table["acts"]).to_pylist()
 
@@ -232,4 +234,6 @@ def _texts(trajectory: Trajectory) -> Iterator[str]:
         yield json.dumps({name: values[step] for name, values in infos.items()})
 
 
-FORMAT = Format("imitation", "the imitation library's Hugging Face folder", read, write, needs=("actions",))
+FORMAT = Format(
+    "imitation", "the imitation library's Hugging Face folder", read, write, needs=("actions",), folder=True
+)

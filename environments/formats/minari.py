@@ -57,9 +57,10 @@ def data_folder(path: Path) -> Path | None:
 
 def _is_minari(metadata: Path) -> bool:
     try:
-        return metadata.is_file() and "data_format" in json.loads(metadata.read_text())
+        content = json.loads(metadata.read_text()) if metadata.is_file() else None
     except (ValueError, OSError):
         return False
+    return isinstance(content, dict) and "data_format" in content
 
 
 def read(path: Path) -> DemonstrationSet:
@@ -72,8 +73,9 @@ def read(path: Path) -> DemonstrationSet:
     if folder is None:
         raise refuse(path, f" have no {METADATA} of Minari", EXPECTED)
     metadata = json.loads((folder / METADATA).read_text())
+    attributes = _attributes(metadata, folder / METADATA)
     if metadata["data_format"] != "hdf5":
-        return _read_with_minari(folder, metadata)
+        return _read_with_minari(folder, metadata, attributes)
     first_bytes(folder / DATA, EXPECTED)
     try:
         with ExitStack() as stack:
@@ -89,18 +91,28 @@ def read(path: Path) -> DemonstrationSet:
                 stack.pop_all()  # the file stays open for as long as they are used
     except (OSError, RuntimeError, KeyError, ValueError) as error:  # h5py raises each of these for damaged files
         raise damaged(path, error) from error
-    return DemonstrationSet(trajectories, _attributes(metadata), notes, types)
+    return DemonstrationSet(trajectories, attributes, notes, types)
 
 
-def _attributes(metadata: dict[str, Any]) -> dict[str, str | int | float]:
+def _attributes(metadata: dict[str, Any], path: Path) -> dict[str, str | int | float]:
     attributes = plain({name: metadata[name] for name in KEPT if isinstance(metadata.get(name), str)})
     if OWN in metadata:
+        if not isinstance(metadata[OWN], dict):
+            raise refuse(path, f", '{OWN}': {str(metadata[OWN])[:40]}", "names with values")
         attributes = plain(metadata[OWN])
+    identity = _environment_id(metadata.get("env_spec"), path)
+    return {"environment_id": identity, **attributes} if identity else attributes
+
+
+def _environment_id(specification: Any, path: Path) -> str | None:
+    """Of a specification of Gymnasium, which is a text of JSON; None where it is none."""
     try:
-        specification = json.loads(metadata.get("env_spec") or "{}")
+        content = json.loads(specification) if isinstance(specification, str) and specification else {}
     except ValueError:
-        specification = {}
-    return {"environment_id": specification["id"], **attributes} if "id" in specification else attributes
+        return None
+    if (specification and not isinstance(specification, str)) or not isinstance(content, dict):
+        raise refuse(path, f", 'env_spec': {str(specification)[:40]}", "a text of JSON with the environment's id")
+    return str(content["id"]) if content.get("id") else None
 
 
 def _episodes(file: h5py.File, names: list[str], path: Path) -> tuple[Any, tuple[str, ...]]:
@@ -147,7 +159,9 @@ def _trajectory(group: h5py.Group, path: Path) -> Trajectory:
     )
 
 
-def _read_with_minari(folder: Path, metadata: dict[str, Any]) -> DemonstrationSet:
+def _read_with_minari(
+    folder: Path, metadata: dict[str, Any], attributes: dict[str, str | int | float]
+) -> DemonstrationSet:
     """The other variants, by the package itself, which reads them with pyarrow."""
     try:
         import minari
@@ -171,7 +185,7 @@ def _read_with_minari(folder: Path, metadata: dict[str, Any]) -> DemonstrationSe
         )
         for index, episode in enumerate(episodes)
     ]
-    return DemonstrationSet(alike(trajectories, folder), _attributes(metadata), ("infos and seeds were left out",))
+    return DemonstrationSet(alike(trajectories, folder), attributes, ("infos and seeds were left out",))
 
 
 def write(path: Path, content: DemonstrationSet) -> None:
@@ -252,4 +266,4 @@ def _action_space(content: DemonstrationSet) -> dict[str, Any]:
     return {"type": "Discrete", "dtype": "int64", "start": 0, "n": used}
 
 
-FORMAT = Format("minari", "a Minari dataset, a folder", read, write, needs=("actions", "rewards"))
+FORMAT = Format("minari", "a Minari dataset, a folder", read, write, needs=("actions", "rewards"), folder=True)

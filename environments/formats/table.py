@@ -40,7 +40,7 @@ def read(path: Path) -> DemonstrationSet:
     """
     first_bytes(path, EXPECTED)
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a byte-order mark
             header = next(csv.reader([file.readline()]))
             groups = _groups(header, path)
             place = file.tell()
@@ -111,6 +111,8 @@ def _trajectories(table: dict[str, np.ndarray], path: Path) -> tuple[list[Trajec
     rewards = numbers(table["reward"], 1, path, "reward") if "reward" in table else None
     terminated = flags(table.get("terminated", np.zeros(len(observations))), path, "terminated")
     infos = {name.removeprefix("info_"): values for name, values in table.items() if name.startswith("info_")}
+    seeds = _seeds(table["seed"], path) if "seed" in table else None
+    numbers(table["episode"], 1, path, "episode")  # NaN differs from itself: every row would be an episode
     starts = np.flatnonzero(np.diff(table["episode"], prepend=np.nan) != 0)
     trajectories = []
     for start, stop in zip(starts, [*starts[1:], len(observations)], strict=True):
@@ -130,13 +132,21 @@ def _trajectories(table: dict[str, np.ndarray], path: Path) -> tuple[list[Trajec
                 following[: end - start] if successors is None else successors[start:end],
                 ended,
                 {name: values[start:end] for name, values in infos.items()},
-                int(table["seed"][start]) if "seed" in table else None,
+                None if seeds is None else int(seeds[start]),
             )
         )
     if not trajectories:
         raise refuse(path, " hold no complete episode", "at least one of two rows")
     notes = () if "terminated" in table else ("there is no column 'terminated': all episodes count as cut",)
     return trajectories, notes
+
+
+def _seeds(values: np.ndarray, path: Path) -> np.ndarray:
+    wrong = ~(np.isfinite(values) & (values == np.round(values)) & (np.abs(values) < 2**53))
+    if wrong.any():
+        row = wrong.argmax()
+        raise refuse(path, f", 'seed', row {row}: {values[row]}", "an integer")
+    return values.astype(np.int64)
 
 
 def _actions(table: dict[str, np.ndarray], path: Path) -> np.ndarray | None:

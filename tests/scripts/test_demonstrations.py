@@ -72,6 +72,40 @@ def test_nothing_is_overwritten_unless_asked(tmp_path: Path, capsys: pytest.Capt
     assert run("import", source, tmp_path / "b.npz", "--overwrite") == 0
 
 
+def test_outputs_do_not_replace_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = saved(tmp_path / "a.hdf5", hopper(), environment_id="Hopper-v4", command="x")
+    arguments = ("convert", source, tmp_path / "b.md", "--format", "csv", "--to", "seals_hopper")
+    assert "b.md would hold the demonstrations and the datasheet" in refused(capsys, run(*arguments))
+    assert files(tmp_path) == ["a.hdf5"]
+
+
+def test_folders_are_replaced_only_if_they_are_sets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = saved(tmp_path / "a.hdf5", hopper())
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "thesis.txt").write_text("mine")
+    (tmp_path / "empty.md").mkdir()
+    FORMATS["minari"].write(tmp_path / "set", DemonstrationSet([hopper(7)]))
+    for name, form, message in (
+        ("precious", "csv", "precious is a folder, which a file does not replace"),
+        ("set", "csv", "set is a folder, which a file does not replace"),
+        ("precious", "minari", "precious is not the folder of a Minari or `imitation` dataset"),
+        ("a.hdf5", "minari", "a.hdf5 is not the folder of a Minari or `imitation` dataset"),
+    ):
+        arguments = ("export", source, tmp_path / name, "--format", form, "--overwrite")
+        assert message in refused(capsys, run(*arguments))
+    arguments = ("convert", source, tmp_path / "empty.npz", "--to", "hopper", "--overwrite")
+    assert "empty.md is a folder" in refused(capsys, run(*arguments))
+    assert run("export", source, tmp_path / "set", "--format", "minari", "--overwrite") == 0
+    assert read(tmp_path / "set").steps == 5
+    (tmp_path / "set" / "notes.txt").write_text("mine")
+    arguments = ("export", source, tmp_path / "set", "--format", "minari", "--overwrite")
+    assert "nothing else" in refused(capsys, run(*arguments))
+    with pytest.raises(UserError, match="set is a folder"):
+        FORMATS["npz"].write(tmp_path / "set", DemonstrationSet([hopper()]))
+    assert files(tmp_path) == ["a.hdf5", "empty.md", "precious", "set"]
+    assert files(tmp_path / "precious") == ["thesis.txt"]
+
+
 def test_what_does_not_fit_the_environment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     generator = np.random.default_rng(0)
     discrete = Trajectory.from_observations(
@@ -244,14 +278,30 @@ def test_what_cannot_be_converted(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert files(tmp_path) == ["a.hdf5"]
 
 
+@pytest.mark.parametrize("name", ["qpos", "qvel"])
+def test_states_that_are_not_finite(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    whole = hopper()
+    whole.infos[name][2, 0] = np.nan
+    source = saved(tmp_path / "a.hdf5", hopper(), whole, environment_id="Hopper-v4")
+    message = f"a.hdf5, episode 1: NaN or infinite values in infos/{name}"
+    assert message in refused(capsys, run("verify", source))
+    if name == "qpos":
+        assert message in refused(capsys, run("convert", source, tmp_path / "b.hdf5", "--to", "seals_hopper"))
+    assert files(tmp_path) == ["a.hdf5"]
+    assert len(read_demonstrations(source, "Hopper-v4")) == 2  # training does not look at them
+
+
 def test_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     saved(tmp_path / "a.hdf5", hopper(5), hopper(3), environment_id="Hopper-v4")
     FORMATS["minari"].write(tmp_path / "b", DemonstrationSet([hopper()]))
     (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04")
     (tmp_path / "a.md").write_text("# a")
+    FORMATS["minari"].write(tmp_path / "c", DemonstrationSet([hopper()]))
+    (tmp_path / "c" / "data" / "metadata.json").write_text('{"data_format": "hdf5", "demonstration_attributes": null}')
     assert run("list", tmp_path) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["set", "a.hdf5", "b", "broken.npz"]
+    assert [line.split()[0] for line in lines] == ["set", "a.hdf5", "b", "broken.npz", "c"]
+    assert "'demonstration_attributes'" in lines[4]
     assert lines[1].split()[1:4] == ["Hopper-v4", "2", "8"]
     assert run("list", tmp_path, "--json") == 0
     rows = json.loads(capsys.readouterr().out)

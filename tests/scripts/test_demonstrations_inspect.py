@@ -96,6 +96,20 @@ def test_copies_and_constant_columns() -> None:
     assert report(halves).duplicate_rows == pytest.approx(0.5)
 
 
+def test_rows_that_all_are_ends() -> None:
+    result = report(*(hopper(1, True, seed) for seed in range(3)))
+    assert len(result.problems) == 1 and result.problems[0].startswith("every episode has one step")
+    assert report(hopper(1, True)).problems == []
+
+
+def test_infos_that_are_not_finite() -> None:
+    qpos = GOOD[0].infos["qpos"].copy()
+    qpos[3:5, 1] = np.nan, np.inf
+    broken = dataclasses.replace(GOOD[0], infos={**GOOD[0].infos, "qpos": qpos})
+    (problem,) = report(broken, GOOD[1]).problems
+    assert problem.startswith("NaN or infinite values in 2 rows of infos/qpos: ")
+
+
 def test_another_environment() -> None:
     assert "observations have 11 numbers, Walker2d-v4 has 17" in report(*GOOD, env="walker2d").problems[0]
     cart = Trajectory.from_observations(np.eye(4, dtype=np.float32), np.array([0, 1, 2]), None, True)
@@ -139,3 +153,14 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "3 episodes, 120 steps of Hopper-v4" in text and "observation 10" in text and "infos     qpos, qvel" in text
     assert main(["inspect", str(path), "--env", "ant"]) == 2
     assert len(read(path).trajectories) == 3
+
+
+@pytest.mark.parametrize("name", ["a.hdf5", "b.foo", "b", "folder.png", "set.png"])
+def test_pictures_are_refused_before_the_work(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    path = saved(tmp_path / "a.hdf5", *GOOD).rename(tmp_path / "set.png")
+    (tmp_path / "folder.png").mkdir()
+    before = path.read_bytes()
+    assert main(["inspect", str(path), "--picture", str(tmp_path / name)]) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith("error: --picture") and printed.err.count("\n") == 1 and printed.out == ""
+    assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 2

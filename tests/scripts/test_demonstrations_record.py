@@ -168,6 +168,16 @@ def test_nothing_is_overwritten_unless_asked(policy: Path, tmp_path: Path, capsy
     assert not output.exists()
 
 
+def test_outputs_do_not_replace_each_other(policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for output, options in (
+        ("x.md", ("--format", "csv")),
+        ("k.hdf5", ("--keep-policy", str(tmp_path / "k.hdf5"))),
+        ("m.hdf5", ("--keep-policy", str(tmp_path / "new" / ".." / "m.md"))),
+    ):
+        assert "choose another name" in refused(capsys, record(policy, tmp_path / output, *options, "--overwrite"))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_weak_policy_is_not_recorded(policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status = record(policy, tmp_path / "hopper.hdf5", "--minimum-return", "3000")
     assert "is below --minimum-return 3000: nothing written" in refused(capsys, status)
@@ -182,6 +192,7 @@ def test_a_weak_policy_is_not_recorded(policy: Path, tmp_path: Path, capsys: pyt
         (["--run-index", "-1"], "--run-index -1: expected 0 to 1"),
         (["--episodes", "0"], "--episodes, --seed, --workers: expected"),
         (["--seed", "-1"], "--episodes, --seed, --workers: expected"),
+        (["--seed", "99999999999999999999999"], "--seed 99999999999999999999999: expected 0 to 2147483647"),
         (["--output", "hopper.txt"], "expected an ending of .hdf5"),
     ],
     ids=str,
@@ -221,6 +232,16 @@ def test_an_interrupted_recording_goes_on(
     assert len(played) == len(set(played)) == 3
     assert (tmp_path / "halves.hdf5").read_bytes() == (tmp_path / "whole.hdf5").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["halves.hdf5", "halves.md", "whole.hdf5", "whole.md"]
+
+
+def test_a_damaged_note_of_a_recording_is_one_line(
+    policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    note = tmp_path / ".r.hdf5.recording" / "recording.json"
+    note.parent.mkdir()
+    note.write_text('{"policy_sha')
+    assert f"{note} is damaged" in refused(capsys, record(policy, tmp_path / "r.hdf5"))
+    assert note.read_text() == '{"policy_sha' and not (tmp_path / "r.hdf5").exists()
 
 
 def test_processes_side_by_side_record_the_same(policy: Path, tmp_path: Path) -> None:

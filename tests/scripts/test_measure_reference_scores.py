@@ -23,14 +23,14 @@ def table(tmp_path: Path) -> Path:
     return path
 
 
-def demonstrations(path: Path, rewards: bool = True, value: float = 1000.0) -> Path:
+def demonstrations(path: Path, rewards: bool = True, value: float = 1000.0, **attributes: str) -> Path:
     """Two episodes whose mean return is 1.5 times `value`."""
     rows = np.zeros((1, 11), np.float32)
     episodes = [
         Trajectory(rows, rows[:, :3], np.array([factor * value], np.float32) if rewards else None, rows, True)
         for factor in (1, 2)
     ]
-    write_d4rl(path, episodes, {})
+    write_d4rl(path, episodes, attributes)
     return path
 
 
@@ -114,6 +114,16 @@ def test_demonstrations_without_rewards_are_refused(
     source = str(demonstrations(tmp_path / "mine.hdf5", rewards=False))
     assert measure(table, "--expert-demonstrations", source) == 2
     assert "has no rewards" in capsys.readouterr().err
+
+
+def test_demonstrations_of_another_environment_are_refused(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = table.read_text()
+    source = str(demonstrations(tmp_path / "mine.hdf5", environment_id="Walker2d-v4"))
+    assert measure(table, "--expert-demonstrations", source) == 2
+    assert "says that it was recorded in Walker2d-v4, not in Hopper-v4" in capsys.readouterr().err
+    assert table.read_text() == before
 
 
 def test_every_reference_orders_random_below_expert() -> None:

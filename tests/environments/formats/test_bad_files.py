@@ -206,6 +206,9 @@ def test_tables_with_mistakes(tmp_path: Path) -> None:
         (header + row + "0,1,1,2,3,7\n", "'terminated', row 1: 7.0; expected 0 or 1"),
         (header + "0,0,1,2,3,1\n" + row, "'terminated', row 0: 1 within an episode"),
         (header + row, "hold no complete episode"),
+        ("episode,observation_0,seed\n0,1,nan\n0,2,nan\n", "'seed', row 0: nan; expected an integer"),
+        ("episode,observation_0,seed\n0,1,3\n0,2,1e40\n", "'seed', row 1: 1e+40; expected an integer"),
+        ("episode,observation_0\nnan,1\nnan,2\n", "'episode', row 0: NaN"),
     ):
         path.write_text(text)
         assert message in refused(path)
@@ -224,6 +227,8 @@ def test_tables_with_less_than_we_write(tmp_path: Path) -> None:
     path.write_text("episode,observation_0,action,terminated\n7,0,1.5,0\n7,1,0,1\n")
     (one,) = read(path).trajectories
     assert one.actions is not None and one.actions.tolist() == [[1.5], [0]] and one.terminated
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # as spreadsheets write it
+    assert_same([one], read(path).trajectories)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 5])
@@ -231,6 +236,44 @@ def test_tables_are_read_in_pieces(tmp_path: Path, rows: int, monkeypatch: pytes
     FORMATS["csv"].write(tmp_path / "d.csv", DemonstrationSet(EPISODES))
     monkeypatch.setattr("environments.formats.table.ROWS", rows)
     assert_same(EPISODES, read(tmp_path / "d.csv").trajectories)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ([1, "data_format"], "a folder without data"),
+        (3, "a folder without data"),
+        ({"env_spec": {"id": "Hopper-v4"}}, "metadata.json, 'env_spec'"),
+        ({"env_spec": "3"}, "metadata.json, 'env_spec': 3; expected a text of JSON"),
+        ({"demonstration_attributes": None}, "metadata.json, 'demonstration_attributes': None; expected names"),
+    ],
+)
+def test_minari_metadata_with_mistakes(tmp_path: Path, changes: Any, message: str) -> None:
+    folder = tmp_path / "minari"
+    FORMATS["minari"].write(folder, DemonstrationSet(EPISODES))
+    file = folder / "data" / "metadata.json"
+    known = json.loads(file.read_text())
+    file.write_text(json.dumps(known | changes if isinstance(changes, dict) else changes))
+    assert message in refused(folder)
+
+
+def test_imitation_attributes_with_mistakes(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    folder = tmp_path / "hf"
+    FORMATS["imitation"].write(folder, DemonstrationSet(EPISODES))
+    (folder / "demonstrations.json").write_text('{"attributes": null}')
+    assert "demonstrations.json, 'attributes': None; expected names with values" in refused(folder)
+
+
+@pytest.mark.parametrize("seeds", [7, [0.5, 1.5], [[1, 2]]], ids=str)
+def test_seeds_with_mistakes(tmp_path: Path, seeds: Any) -> None:
+    path = tmp_path / "d.hdf5"
+    FORMATS["d4rl"].write(path, DemonstrationSet(EPISODES))
+    with h5py.File(path, "a") as file:
+        if "seeds" in file:
+            del file["seeds"]
+        file["seeds"] = np.array(seeds)
+    assert "'seeds'" in refused(path) and "an integer for each episode" in refused(path)
 
 
 def test_minari_folders_with_mistakes(tmp_path: Path) -> None:
