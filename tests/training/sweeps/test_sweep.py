@@ -22,7 +22,7 @@ def command(*arguments: str) -> list[str]:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300  # on a busy machine importing alone may take a minute
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
