@@ -3,9 +3,10 @@
 import argparse
 import math
 import re
+import signal
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from conf.errors import UserError
 
@@ -13,8 +14,9 @@ from conf.errors import UserError
 class Parser(argparse.ArgumentParser):
     """What is typed wrong is answered in one line."""
 
-    def __init__(self, description: str | None) -> None:
-        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    def __init__(self, description: str | None = None, **options: Any) -> None:
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(description=description, **options)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (see --help)")
@@ -27,16 +29,26 @@ def positive(text: str) -> int:
 
 
 def exit_status(work: Callable[[], None]) -> int:
-    """0 done, 2 refused with one line that says why, 130 stopped by Ctrl-C."""
+    """0 done, 2 refused with one line that says why, 130 stopped by Ctrl-C, 143 by SIGTERM.
+
+    Both signals let what is under way clean up behind itself.
+    """
+    previous = signal.signal(signal.SIGTERM, _terminated)
     try:
         work()
     except (UserError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("interrupted", file=sys.stderr)
-        return 130
+        return 143 if error.args else 130
+    finally:
+        signal.signal(signal.SIGTERM, previous)
     return 0
+
+
+def _terminated(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt(number)
 
 
 def duration(seconds: float) -> str:

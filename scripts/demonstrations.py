@@ -31,6 +31,7 @@ from environments.formats.base import DemonstrationSet, Format, check_replaceabl
 from environments.formats.remote import fetched
 from environments.trajectories import lengths_of
 from scripts import demonstration_inspection, demonstration_recording, demonstration_replay, demonstration_report
+from scripts.command_line import Parser, exit_status
 from scripts.demonstration_checks import ACTIONS, prepared
 from scripts.demonstration_layouts import converted
 from scripts.demonstration_recording import PolicySource, datasheet_path
@@ -42,12 +43,14 @@ LARGEST_SEED = 2**31 - 1  # as of the resets that are made from it: every format
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
     formats = ", ".join(f"{form.name} ({form.description})" for form in FORMATS.values())
 
     def command(name: str, function: Callable[[argparse.Namespace], None], about: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=about, description=about, epilog=f"formats: {formats}")
+        added = commands.add_parser(
+            name, help=about, description=about, epilog=f"formats: {formats}", formatter_class=argparse.HelpFormatter
+        )
         added.set_defaults(function=function)
         return added
 
@@ -117,21 +120,20 @@ def _add_record(command: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 2 refused with one line that says why, 130 interrupted."""
-    options = parser().parse_args(arguments)
+    """Exit status: 0 done, 2 refused with one line that says why, 130 or 143 interrupted."""
+    return exit_status(lambda: run(parser().parse_args(arguments)))
+
+
+def run(options: argparse.Namespace) -> None:
+    """Do what a sub-command says."""
     try:
         options.function(options)
-    except (UserError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except MemoryError:
-        print("error: not enough memory: d4rl and minari are read and written piece by piece", file=sys.stderr)
-        return 2
+    except MemoryError as error:
+        raise UserError("not enough memory: d4rl and minari are read and written piece by piece") from error
     except KeyboardInterrupt:
-        goes_on = ": the same command goes on where it stopped" if options.function is record else ""
-        print(f"interrupted{goes_on}", file=sys.stderr)
-        return 130
-    return 0
+        if options.function is record:
+            print("the same command goes on where this one stops", file=sys.stderr)
+        raise
 
 
 def list_sets(options: argparse.Namespace) -> None:
@@ -230,7 +232,7 @@ def check_outputs(form: Format, output: Path, overwrite: bool, *beside: Path) ->
     for path in (output, *beside):
         if path.exists() and not overwrite:
             raise UserError(f"{path} exists: choose another output, or give --overwrite")
-        check_replaceable(path, form.folder and path == output)
+        check_replaceable(path, form.files if path == output else frozenset())
     places = {output.resolve(): "demonstrations"}
     for path, what in zip(beside, ("datasheet", "policy"), strict=False):
         if path.resolve() in places:

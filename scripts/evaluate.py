@@ -13,12 +13,11 @@ line that says what is wrong; whatever is written appears whole or not at all.
 import argparse
 import json
 import os
-import signal
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,6 +32,7 @@ from environments.formats.base import Attribute, DemonstrationSet
 from environments.reference_scores import reference_scores
 from environments.trajectories import LazyTrajectories, Trajectory
 from environments.vector import reset_seeds
+from scripts.command_line import Parser, exit_status
 from scripts.demonstration_checks import environment_facts
 from scripts.demonstration_recording import Player, PolicySource, default_workers, load, recorded, sampling
 from scripts.evaluation_report import METHOD, statistics, table
@@ -44,7 +44,7 @@ from training.stable_baselines3_policy import StableBaselinesPolicy
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("policy", type=Path, help="a run's folder, policy.pt, or a zip of Stable-Baselines3")
     parser.add_argument("--best", action="store_true", help="of a folder best_policy.pt: an optimistic choice")
     parser.add_argument("--episodes", type=int, default=50, help="of each seed (default: %(default)s)")
@@ -63,23 +63,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 refused with one line that says why, 130 or 143 interrupted."""
-    options = parser().parse_args(arguments)
-    previous = signal.signal(signal.SIGTERM, _terminated)
-    try:
-        evaluate(options)
-    except (UserError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt as error:
-        print("interrupted", file=sys.stderr)
-        return 143 if error.args else 130
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-    return 0
-
-
-def _terminated(number: int, frame: object) -> NoReturn:
-    raise KeyboardInterrupt(number)
+    return exit_status(lambda: evaluate(parser().parse_args(arguments)))
 
 
 def evaluate(options: argparse.Namespace) -> None:

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from omegaconf import OmegaConf
 
 from conf.errors import UserError
-from scripts.command_line import exit_status
+from scripts.command_line import Parser, exit_status
 from scripts.kept_runs import read_config, read_evaluations, read_json, read_overrides, seeds_of
 from scripts.provenance import ROOT, without_paths
 from training.folder import new_folder
@@ -40,7 +40,7 @@ class Selection:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("experiment", help="folder in docs/results, a section of docs/results.md: letters, digits, _")
     parser.add_argument("runs", type=Path, nargs="+", help="folders of runs, as in outputs/GAIL_hopper/<run>")
     parser.add_argument("--note", help="kept as note.txt with each run: say where demonstrations come from, and such")

@@ -19,7 +19,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.errors import UserError
-from scripts.command_line import exit_status
+from scripts.command_line import Parser, exit_status
 from scripts.kept_runs import KeptRun, SeedRun, known, load_experiment, read_json
 from scripts.result_pictures import draw
 from scripts.speed_tables import costs, markdown_table, on_policy_speed
@@ -77,7 +77,7 @@ SEED_COLUMNS = (
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder to read (default: docs/results)")
     parser.add_argument(
         "--output",
@@ -89,12 +89,13 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 written, 2 refused with one line that says why."""
-    options = parser().parse_args(arguments)
-    return exit_status(lambda: make(options.results, options.output or options.results.with_suffix(".md")))
+    return exit_status(lambda: make(parser().parse_args(arguments)))
 
 
-def make(results: Path, output: Path) -> None:
+def make(options: argparse.Namespace) -> None:
     """Raises UserError where nothing is kept, or a file is missing or damaged; then nothing has been written."""
+    results: Path = options.results
+    output: Path = options.output or results.with_suffix(".md")
     folders = sorted(path for path in results.glob("*/") if any(path.glob("*/")))
     if not folders:
         raise UserError(f"no results in {results}: keep some with scripts/keep_results.py first")

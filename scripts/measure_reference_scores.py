@@ -20,14 +20,14 @@ from conf.errors import UserError
 from environments.construction import spaces_of
 from environments.formats import d4rl, of_another_environment
 from environments.reference_scores import PATH
-from scripts.command_line import exit_status
+from scripts.command_line import Parser, exit_status
 from scripts.provenance import load_checked, sha256, training_command, versions
 from scripts.rollouts import greedy, roll_out, uniform
 from training.folder import write_json
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("environment", help="Gymnasium id, such as Pendulum-v1")
     expert = parser.add_mutually_exclusive_group(required=True)
     expert.add_argument("--expert-policy", type=Path, help="policy.pt or best_policy.pt of a run")

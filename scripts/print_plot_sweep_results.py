@@ -17,7 +17,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from scripts.command_line import exit_status
+from scripts.command_line import Parser, exit_status
 from training.pictures import STYLE
 from training.sweeps.preset import install
 from training.sweeps.trials import Record, Trial, load_record
@@ -26,7 +26,7 @@ FEWEST = 3  # trials that say anything of a hyperparameter
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--path", type=Path, required=True, help="folder of the optimisation")
     parser.add_argument("--install", action="store_true", help="copy its preset to where runs find it")
     return parser
@@ -34,17 +34,17 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 refused with one line that says why."""
-    options = parser().parse_args(arguments)
-    return exit_status(lambda: show(options.path, options.install))
+    return exit_status(lambda: show(parser().parse_args(arguments)))
 
 
-def show(path: Path, installing: bool) -> None:
+def show(options: argparse.Namespace) -> None:
     """Raises UserError where there is no optimisation, or it has nothing to install."""
+    path: Path = options.path
     record = load_record(path)
     print(table(record))
     write(path / "trials.csv", record)
     draw(path / "trials.png", record)
-    if installing:
+    if options.install:
         print(f"installed as {install(path)}")
 
 

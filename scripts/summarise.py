@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.errors import UserError
-from scripts.command_line import exit_status
+from scripts.command_line import Parser, exit_status
 from scripts.report_page import page
 from scripts.report_tables import Group, Report, Table, make_report, notes, tables
 from training.folder import write_atomically
@@ -37,7 +37,7 @@ BEGINNINGS = {".csv": "algo,env,seed,", ".md": "# Report\n", ".html": "<!doctype
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("folders", type=Path, nargs="+", help="runs, sweeps, or folders of such")
     parser.add_argument("--output", type=Path, default=Path("report"), help="name of the files, without ending")
     parser.add_argument(
@@ -51,8 +51,12 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 written, 2 refused with one line that says why."""
-    options = parser().parse_args(arguments)
-    return exit_status(lambda: print(summarise(options.folders, options.output, options.measure)))
+
+    def work() -> None:
+        options = parser().parse_args(arguments)
+        print(summarise(options.folders, options.output, options.measure))
+
+    return exit_status(work)
 
 
 def summarise(folders: Sequence[Path], output: Path, measure: str) -> str:

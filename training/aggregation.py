@@ -124,7 +124,10 @@ class Aggregation:
         if spaces.discrete and config.cloning.loss_function == "squared_error":
             raise UserError("imitation.cloning.loss_function=squared_error needs continuous actions")
         if spaces.observation_mean is not None:
-            raise UserError("env.normalise_observations=true does not apply to algorithm=DAgger: expected false")
+            raise UserError(
+                "env.normalise_observations=true: with bc_pretraining its statistics are the demonstrations', and the "
+                "expert would see what they normalise; expected reinforcement.normalise_observations=true"
+            )
         self.imitation, self.policy, self.expert, self.environment = imitation, policy, expert, environment
         self.spaces, self.seeds, self.device, self.batch_size = spaces, tuple(seeds), device, batch_size
         self.length, self.stride = steps, 0

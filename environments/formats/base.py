@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +17,6 @@ from environments.trajectories import LazyTrajectories, Trajectory, lengths_of
 
 Attribute = str | int | float
 ENVIRONMENT_KEYS = ("environment_id", "env_id", "env_name", "env")
-FOLDER_DATA = {"main_data.hdf5", "data/main_data.hdf5", "data-00000-of-00001.arrow"}  # of the folder formats
-FOLDER_NOTES = {"metadata.json", "data/metadata.json", "state.json", "dataset_info.json", "demonstrations.json"}
 EAGER_BYTES = 256 * 2**20  # sets below this are read at once, larger ones episode by episode
 
 
@@ -54,7 +52,7 @@ class Format:
     needs: tuple[str, ...] = ()  # columns that may not be missing
     rows: bool = False  # may rows be unconnected?
     infos: int | None = None  # dimensions that infos may have beside time; None: any
-    folder: bool = False  # is it a folder, and not a file?
+    files: frozenset[str] = frozenset()  # that it writes, where it is a folder; none: it is a file itself
 
     def losses(self, content: DemonstrationSet) -> list[str]:
         """What this format cannot carry of a set; what would leave nothing usable is refused instead.
@@ -227,7 +225,7 @@ def whole(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield partial
-        check_replaceable(path, partial.is_dir())
+        check_replaceable(path, _files_in(partial) if partial.is_dir() else frozenset())
         if path.is_dir():
             shutil.rmtree(path)
         os.replace(partial, path)
@@ -238,27 +236,24 @@ def whole(path: Path) -> Iterator[Path]:
         raise
 
 
-def check_replaceable(path: Path, folder: bool) -> None:
-    """Before something is replaced by a file or by the `folder` of a set: only a set gives way as a whole folder.
+def check_replaceable(path: Path, files: Set[str] = frozenset()) -> None:
+    """Before a file, or a folder of these `files`, takes a name: a folder gives way to one of the same kind alone.
 
     Raises:
-        UserError: what is there is a folder with anything else in it, or a file where a folder is to be.
+        UserError: what is there is a folder that holds anything else, or is no folder where one is to be.
     """
-    if not folder and path.is_dir():
+    if not files and path.is_dir():
         raise UserError(f"{path} is a folder, which a file does not replace: choose another output")
-    if folder and path.exists() and not _is_folder_set(path):
+    if files and path.exists() and (path.is_symlink() or not path.is_dir() or not _files_in(path) <= files):
         raise UserError(
-            f"{path} is not the folder of a Minari or `imitation` dataset and nothing else, so it is not replaced: "
-            "choose another output"
+            f"{path} is not the folder of a dataset of this format and nothing else, so it is not replaced: choose "
+            "another output"
         )
 
 
-def _is_folder_set(path: Path) -> bool:
-    """Only what the folder formats write themselves: a folder that merely holds a set may hold anything beside it."""
-    if path.is_symlink() or not path.is_dir():
-        return False
-    files = {file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_symlink() or not file.is_dir()}
-    return bool(files & FOLDER_DATA) and bool(files & FOLDER_NOTES) and files <= FOLDER_DATA | FOLDER_NOTES
+def _files_in(folder: Path) -> set[str]:
+    files = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return {path.relative_to(folder).as_posix() for path in files}
 
 
 def first_bytes(path: Path, expected: str) -> bytes:

@@ -31,6 +31,8 @@ from environments.trajectories import Trajectory
 
 EXPECTED = "a Hugging Face datasets folder with columns obs, acts, infos and terminal"
 OWN = "demonstrations.json"
+DATA, STATE, INFO = "data-00000-of-00001.arrow", "state.json", "dataset_info.json"
+FILES = frozenset({DATA, STATE, INFO, OWN})
 NAMES = {"obs": "observations", "acts": "actions", "rews": "rewards"}
 BATCH = 16  # episodes that are written together
 ENDS = "`terminal` also marks episodes that a time limit ended: see --time-limit"
@@ -55,7 +57,7 @@ def pyarrow() -> ModuleType:
 
 def data_files(folder: Path) -> list[Path]:
     """Arrow or Parquet files of a `datasets` folder in order; none where it is something else."""
-    state = folder / "state.json"
+    state = folder / STATE
     if state.is_file():
         try:
             named = [folder / Path(part["filename"]).name for part in json.loads(state.read_text())["_data_files"]]
@@ -197,20 +199,20 @@ def write(path: Path, content: DemonstrationSet) -> None:
     schema = pa.schema(fields)
     with whole(path) as folder:
         folder.mkdir()
-        data = folder / "data-00000-of-00001.arrow"
+        data = folder / DATA
         with pa.OSFile(str(data), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
             for start in tqdm(range(0, len(trajectories), BATCH), f"writing {path.name}", leave=False, disable=None):
                 rows = [_row(trajectory) for trajectory in trajectories[start : start + BATCH]]
                 writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=schema))
         empty = {"citation": "", "description": "", "homepage": "", "license": ""}
-        (folder / "dataset_info.json").write_text(json.dumps(empty))
+        (folder / INFO).write_text(json.dumps(empty))
         state: dict[str, Any] = {
             "_data_files": [{"filename": data.name}],
             "_fingerprint": "0" * 16,
             "_format_columns": None,
         }
         state |= {"_format_kwargs": {}, "_format_type": None, "_output_all_columns": False, "_split": None}
-        (folder / "state.json").write_text(json.dumps(state))
+        (folder / STATE).write_text(json.dumps(state))
         seeds = [trajectory.seed for trajectory in trajectories]
         own = {"attributes": dict(content.attributes), "seeds": None if None in seeds else seeds}
         (folder / OWN).write_text(json.dumps(own))
@@ -235,5 +237,5 @@ def _texts(trajectory: Trajectory) -> Iterator[str]:
 
 
 FORMAT = Format(
-    "imitation", "the imitation library's Hugging Face folder", read, write, needs=("actions",), folder=True
+    "imitation", "the imitation library's Hugging Face folder", read, write, needs=("actions",), files=FILES
 )

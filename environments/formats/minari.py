@@ -39,6 +39,7 @@ from environments.trajectories import LazyTrajectories, Trajectory, lengths_of
 
 EXPECTED = "the folder of a Minari dataset"
 METADATA, DATA = "metadata.json", "main_data.hdf5"
+FILES = frozenset({f"data/{METADATA}", f"data/{DATA}"})
 VERSION = "0.5.4"  # of the layout that is written
 KEPT = ("dataset_id", "author", "algorithm_name", "code_permalink", "minari_version", "requirements", "description")
 OWN = "demonstration_attributes"  # among the metadata
@@ -266,4 +267,4 @@ def _action_space(content: DemonstrationSet) -> dict[str, Any]:
     return {"type": "Discrete", "dtype": "int64", "start": 0, "n": used}
 
 
-FORMAT = Format("minari", "a Minari dataset, a folder", read, write, needs=("actions", "rewards"), folder=True)
+FORMAT = Format("minari", "a Minari dataset, a folder", read, write, needs=("actions", "rewards"), files=FILES)

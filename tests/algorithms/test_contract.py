@@ -94,6 +94,15 @@ def with_demonstrations(pair: tuple[str, str]) -> bool:
 
 
 IMITATING = [pair for pair in PAIRS if with_demonstrations(pair)]
+# On-policy learners take no demonstrations among their rows, and some modules refuse one way or another of mixing.
+MIXED = [
+    (learner, module, mix)
+    for learner, module in PAIRS
+    for mix in ("none", "mixed_batch", "prefill_memory")
+    if mix == "none" or (with_demonstrations((learner, module)) and not LEARNERS[learner].on_policy)
+    if not refused(module, mix_expert_data=mix)
+]
+PRETRAINED = [name for name, module in IMITATION_MODULES.items() if module.pretrain is not ImitationModule.pretrain]
 
 
 def test_registered_classes_declare_what_they_are() -> None:
@@ -106,13 +115,8 @@ def test_registered_classes_declare_what_they_are() -> None:
     assert len(set(schemas)) == len(schemas)  # a configuration names its class
 
 
-@pytest.mark.parametrize(("learner", "module"), PAIRS)
-@pytest.mark.parametrize("mix", ["none", "mixed_batch", "prefill_memory"])
+@pytest.mark.parametrize(("learner", "module", "mix"), MIXED)
 def test_updates_are_finite(learner: str, module: str, mix: str, demonstrations: Path) -> None:
-    if mix != "none" and (LEARNERS[learner].on_policy or not IMITATION_MODULES[module].uses_demonstrations):
-        pytest.skip("not to be mixed")
-    if refused(module, mix_expert_data=mix):
-        pytest.skip("refused")
     parts, interaction = make(learner, module, demonstrations, mix_expert_data=mix)
     for metrics in advance(interaction, 5):
         for name, value in metrics.items():
@@ -122,15 +126,13 @@ def test_updates_are_finite(learner: str, module: str, mix: str, demonstrations:
         assert parameter.isfinite().all(), name
 
 
-@pytest.mark.parametrize(("learner", "module"), IMITATING)
-@pytest.mark.parametrize("mix", ["none", "mixed_batch"])
+@pytest.mark.parametrize(
+    ("learner", "module", "mix"),
+    [case for case in MIXED if with_demonstrations(case[:2]) and case[2] != "prefill_memory"],
+)
 def test_relabelling_gives_finite_rewards_and_changes_no_input(
     learner: str, module: str, mix: str, demonstrations: Path
 ) -> None:
-    if mix != "none" and LEARNERS[learner].on_policy:
-        pytest.skip("not to be mixed")
-    if refused(module, mix_expert_data=mix):
-        pytest.skip("refused")
     parts, interaction = make(learner, module, demonstrations, mix_expert_data=mix)
     imitation, policy = parts.imitation, parts.learner.policy
     batch, expert_batch = next(batches(parts, interaction))
@@ -213,12 +215,13 @@ def test_collected_rewards_are_hidden(learner: str, module: str, demonstrations:
     assert transition.rewards.isfinite().all()
 
 
-@pytest.mark.parametrize(("learner", "module"), IMITATING)
+@pytest.mark.parametrize(
+    ("learner", "module"),  # but for those whose rewards are given when rows are collected
+    [pair for pair in IMITATING if IMITATION_MODULES[pair[1]].annotate is ImitationModule.annotate],
+)
 def test_forgetting_to_relabel_is_loud(
     learner: str, module: str, demonstrations: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if IMITATION_MODULES[module].annotate is not ImitationModule.annotate:
-        pytest.skip("its rewards are given when rows are collected")
     parts, interaction = make(learner, module, demonstrations)
     monkeypatch.setattr(parts.imitation, "relabel", lambda batch, expert_batch, policy: batch)
     (metrics,) = advance(interaction, 1)
@@ -251,12 +254,11 @@ def test_saved_parts_continue_exactly(learner: str, module: str, demonstrations:
             assert torch.equal(value, parameters(two)[name]), name
 
 
-@pytest.mark.parametrize("module", [name for name, m in IMITATION_MODULES.items() if not m.queries_expert])
+@pytest.mark.parametrize("module", PRETRAINED)
 def test_pretraining_goes_on_exactly_where_it_stopped(module: str, demonstrations: Path, tmp_path: Path) -> None:
     config = make_config(module, demonstrations, runs=2)
     whole, resumed = build(config), build(config)
-    if not whole.imitation.pretraining_iterations:
-        pytest.skip("no pretraining")
+    assert whole.imitation.pretraining_iterations
     phase, other = (next(p for p in parts.phases if isinstance(p, ImitationPretraining)) for parts in (whole, resumed))
     phase.advance()
     for name in ("imitation", "demonstrations"):

@@ -13,6 +13,7 @@ from algorithms.imitation.dagger import DAgger, DAggerConfig, RoundCloningConfig
 from algorithms.learners.ppo import PPOConfig, TowerConfig
 from conf.errors import UserError
 from environments.construction import EnvironmentConfig
+from models.normalisation import RunningNorm
 from tests.algorithms.support import WALK, make_config, make_context, push_back
 from training.aggregation import Aggregation, Rounds
 from training.build import Parts, build
@@ -209,6 +210,20 @@ def test_it_goes_on_exactly_where_it_stopped(calls: int, tmp_path: Path) -> None
     assert (whole.taken, whole.round, whole.rounds.sizes) == (second.taken, second.round, second.rounds.sizes)  # type: ignore[union-attr]  # it has begun
     for name, value in whole.policy.state_dict().items():
         assert torch.equal(value, second.policy.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("learner", ["ppo", "sac"])
+def test_observations_may_be_normalised_by_running_statistics(learner: str, tmp_path: Path) -> None:
+    environment = EnvironmentConfig(name="walk", id=WALK, num_envs=2, normalise_observations=True)
+    options: dict[str, Any] = (
+        {"fields__reinforcement": PPOConfig(actor=TOWER, critic=TOWER)} if learner == "ppo" else {}
+    )
+    parts, phase = dagger(tmp_path, learner, fields__env=environment, **options)
+    run(phase)
+    normaliser = parts.learner.policy.normaliser
+    assert isinstance(normaliser, RunningNorm)
+    assert normaliser.count.item() > 0
+    assert (normaliser.variance != 1).any()
 
 
 def test_rounds_stay_on_the_disk(tmp_path: Path) -> None:

@@ -66,6 +66,24 @@ def test_run_with_an_id_has_its_own_name(tmp_path: Path) -> None:
     assert run(f"resume={folder}", "steps=40").status == 0
 
 
+@pytest.mark.parametrize(
+    ("learner", "first", "warned"),
+    [
+        ("sac", "training.start=40", True),
+        ("sac", "training.start=20", False),
+        ("ppo", "training.interval=40", True),
+        ("ppo", "training.interval=24", False),
+    ],
+)
+def test_a_run_that_ends_before_its_first_update_says_so(
+    learner: str, first: str, warned: bool, tmp_path: Path
+) -> None:
+    options = ["env=pendulum", "steps=30", "training.batch_size=8", "evaluation.episodes=1", "logging.progress=false"]
+    outcome = run("algorithm=constant", f"learner={learner}", *options, first, f"output_folder={tmp_path}")
+    assert outcome.status == 0, outcome.error
+    assert ("warning: steps=30 update nothing: the first update is at step 40" in outcome.error) == warned
+
+
 def test_sweep_has_a_folder_for_each_run(tmp_path: Path) -> None:
     for _ in range(2):
         outcome = run("-m", "seed=3,4", "algorithm=SAC", "steps=30", *QUICK, f"output_folder={tmp_path}")

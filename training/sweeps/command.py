@@ -2,7 +2,6 @@
 
 from argparse import Namespace
 from collections.abc import Sequence
-from pathlib import Path
 
 from hydra.core.override_parser.types import Override
 
@@ -12,7 +11,7 @@ from training.config import register_schemas
 from training.explain import check_overrides, parse_overrides
 from training.sweeps.grid import refuse_hydra, run_grid
 from training.sweeps.options import split
-from training.sweeps.plan import load_plan
+from training.sweeps.plan import resumed_plan
 
 SWEEPER = "hydra/sweeper"
 
@@ -58,8 +57,8 @@ def _options(arguments: Sequence[str]) -> Namespace:
 
 def _is_optimisation(typed: Sequence[Override]) -> bool:
     """Whether the sweep to go on with is one."""
-    resumed = [Path(str(override.value())) for override in typed if override.key_or_group == "resume_sweep"]
-    return bool(resumed) and load_plan(resumed[-1]).optimises
+    saved = resumed_plan(typed)
+    return saved is not None and saved.optimises
 
 
 def checked(typed: Sequence[Override]) -> list[Override]:

@@ -14,7 +14,7 @@ from training.sweeps import plan as planning
 from training.sweeps.crew import Crew, alone, interruptible
 from training.sweeps.launchers import make_launcher
 from training.sweeps.options import Options, SweepConfig, parse_options, split
-from training.sweeps.plan import GRID, Job, Plan, grid, load_plan, packed, planned
+from training.sweeps.plan import GRID, Job, Plan, grid, packed, planned, resumed_plan
 from training.sweeps.states import LiveTable, counts, job_state
 from training.sweeps.summary import summarise, unfinished
 
@@ -46,8 +46,7 @@ def opened(typed: Sequence[Override], schema: type[SweepConfig], maker: str) -> 
     Raises:
         UserError: an option of the sweep is wrong, or it is not one of this program's.
     """
-    resumed = [str(override.value()) for override in typed if override.key_or_group == "resume_sweep"]
-    saved = load_plan(Path(resumed[-1]).resolve()) if resumed else None
+    saved = resumed_plan(typed)
     if saved and saved.maker != maker:
         raise UserError(f"resume_sweep={saved.folder}: this sweep was begun by {saved.maker}, which goes on with it")
     settings, own = split(replaced(saved.overrides if saved else [], typed))

@@ -23,7 +23,7 @@ from training.sweeps.grid import opened, replaced, sweep_folder
 from training.sweeps.joint import Overrides, chosen_environments, joint_score
 from training.sweeps.launchers import cores, make_launcher
 from training.sweeps.options import LocalConfig, OptimisationConfig, Options
-from training.sweeps.plan import JOINT_OPTIMISATION, OPTIMISATION, Job, Plan, composed, load_plan, planned
+from training.sweeps.plan import JOINT_OPTIMISATION, OPTIMISATION, Job, Plan, composed, planned, resumed_plan
 from training.sweeps.preset import install as install_preset
 from training.sweeps.preset import preset_name, preset_text
 from training.sweeps.results import read_run
@@ -41,10 +41,9 @@ def refuse_changes(typed: Sequence[Override]) -> None:
     Raises:
         UserError: an optimisation that is to be gone on with would be about something else.
     """
-    resumed = [str(override.value()) for override in typed if override.key_or_group == "resume_sweep"]
-    if not resumed:
+    saved = resumed_plan(typed)
+    if saved is None:
         return
-    saved = load_plan(Path(resumed[-1]).resolve())
     for override in typed:
         line = str(override.input_line)
         if override.key_or_group.partition(".")[0] not in CHANGEABLE and line not in saved.overrides:

@@ -89,6 +89,12 @@ def load_plan(folder: Path) -> Plan:
         raise UserError(f"{path} is damaged ({type(error).__name__}): expected a sweep's plan") from error
 
 
+def resumed_plan(typed: Iterable[Override]) -> Plan | None:
+    """That of the sweep in `resume_sweep`, if one is to be gone on with. Raises UserError as `load_plan`."""
+    folders = [str(override.value()) for override in typed if override.key_or_group == "resume_sweep"]
+    return load_plan(Path(folders[-1]).resolve()) if folders else None
+
+
 def grid(overrides: Sequence[Override]) -> list[tuple[str, ...]]:
     """The overrides of each run, in the order of Hydra's own sweeps: the last key changes fastest.
 

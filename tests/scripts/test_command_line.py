@@ -1,0 +1,75 @@
+"""What the command-line tools share."""
+
+import os
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from conf.errors import UserError
+from scripts.command_line import Parser, duration, exit_status
+
+
+def nothing() -> None:
+    pass
+
+
+def refuse() -> None:
+    raise UserError("first\n  second")
+
+
+def no_disk() -> None:
+    raise OSError("no space left")
+
+
+def interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+    signal.pause()
+
+
+def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    signal.pause()
+
+
+@pytest.mark.parametrize(
+    ("work", "status", "line"),
+    [
+        (nothing, 0, ""),
+        (refuse, 2, "error: first second\n"),
+        (no_disk, 2, "error: no space left\n"),
+        (interrupt, 130, "interrupted\n"),
+        (terminate, 143, "interrupted\n"),
+    ],
+)
+def test_exit_status(work: Callable[[], None], status: int, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    assert exit_status(work) == status
+    assert capsys.readouterr().err == line
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_what_is_under_way_cleans_up_behind_itself() -> None:
+    done = []
+
+    def work() -> None:
+        try:
+            terminate()
+        finally:
+            done.append(True)
+
+    assert exit_status(work) == 143
+    assert done
+
+
+def test_wrong_arguments_are_refused_in_one_line() -> None:
+    with pytest.raises(UserError, match=r"^unrecognized arguments: --no \(see --help\)$"):
+        Parser().parse_args(["--no"])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(45, "45 s"), (720, "12 min"), (12240, "3.4 h"), (float("inf"), "never"), (float("nan"), "unknown")],
+)
+def test_duration(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
