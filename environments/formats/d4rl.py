@@ -2,7 +2,8 @@
 
 Datasets of one row per step, episodes one after the other: observations, actions, rewards, next_observations,
 terminals (the episode truly ended after this step), timeouts (it was cut off after this step), infos/*. Discrete
-actions are integers, one per step. Of our own: `seeds`, one per episode.
+actions are integers, one per step. Of our own: `seeds`, one per episode; and next_observations that are a view of
+observations (a virtual dataset), but for the last of each episode, which are stored in `last_observations`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,6 +49,7 @@ FLAGS = ("terminals", "timeouts")
 EXPECTED = "a D4RL HDF5 file"
 PIECE_BYTES = 16 * 2**20  # what is checked at a time
 CHUNK_BYTES = 2**18  # what is compressed together
+VIEWED_EPISODES = 1000  # more make a virtual dataset slow: each adds two pieces
 CACHE_BYTES = 64 * 2**20  # several episodes lie in one compressed chunk, which is then decompressed once
 
 
@@ -222,16 +224,17 @@ def write(path: Path, content: DemonstrationSet) -> None:
     """Write a set so that `read` returns it, episode by episode. The file appears whole or not at all."""
     trajectories, total = content.trajectories, content.steps
     rows = columns_of(trajectories[0])
-    rows["next_observations"] = rows["observations"]
     types = {"actions": np.int64} if trajectories[0].discrete else {}
     ends = {name: np.zeros(total, bool) for name in FLAGS}
     seeds: list[int | None] = []
+    last: list[np.ndarray] = []
+    connected = len(trajectories) <= VIEWED_EPISODES
     with whole(path) as partial, created(partial, rdcc_nbytes=CACHE_BYTES) as file:
         file.attrs.update(content.attributes)
         datasets = {name: _create(file, name, (total, *row), types.get(name, np.float32)) for name, row in rows.items()}
         start = 0
         for trajectory in tqdm(trajectories, f"writing {path.name}", leave=False, disable=None):
-            if columns_of(trajectory).keys() | {"next_observations"} != rows.keys():
+            if columns_of(trajectory).keys() != rows.keys():
                 raise ValueError("some trajectories have other columns than the first")
             stop = start + trajectory.length
             for name, dataset in datasets.items():
@@ -239,11 +242,38 @@ def write(path: Path, content: DemonstrationSet) -> None:
                 dataset[start:stop] = trajectory.infos[info] if info != name else getattr(trajectory, name)
             ends["terminals" if trajectory.terminated else "timeouts"][stop - 1] = True
             seeds.append(trajectory.seed)
+            last.append(trajectory.next_observations[-1])
+            connected &= np.array_equal(trajectory.observations[1:], trajectory.next_observations[:-1])
             start = stop
+        if connected:
+            _view_successors(file, ends["terminals"] | ends["timeouts"], np.array(last, np.float32))
+        else:
+            _write_successors(file, trajectories, (total, *rows["observations"]))
         for name, values in ends.items():
             file.create_dataset(name, data=values, compression="gzip", shuffle=True)
         if None not in seeds:
             file.create_dataset("seeds", data=np.array(seeds, np.int64))
+
+
+def _view_successors(file: h5py.File, ends: np.ndarray, last: np.ndarray) -> None:
+    """next_observations without storing them: the next row's observation, at an episode's end one of `last`."""
+    shape = file["observations"].shape
+    file.create_dataset("last_observations", data=last, compression="gzip", shuffle=True)
+    rows, own = h5py.VirtualSource(".", "observations", shape), h5py.VirtualSource(".", "last_observations", last.shape)
+    layout, start = h5py.VirtualLayout(shape, np.float32), 0
+    for episode, end in enumerate(np.flatnonzero(ends)):
+        if start < end:
+            layout[start:end] = rows[start + 1 : end + 1]
+        layout[end] = own[episode]
+        start = int(end) + 1
+    file.create_virtual_dataset("next_observations", layout)
+
+
+def _write_successors(file: h5py.File, trajectories: Sequence[Trajectory], shape: tuple[int, ...]) -> None:
+    dataset, start = _create(file, "next_observations", shape, np.float32), 0
+    for trajectory in tqdm(trajectories, "writing next_observations", leave=False, disable=None):
+        dataset[start : start + trajectory.length] = trajectory.next_observations
+        start += trajectory.length
 
 
 def _create(file: h5py.File, name: str, shape: tuple[int, ...], dtype: type) -> h5py.Dataset:

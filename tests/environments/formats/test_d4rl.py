@@ -227,6 +227,28 @@ def test_written_files_read_back_the_same(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["d.hdf5"]
 
 
+def test_successors_are_a_view_of_the_observations_where_they_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stored(written: list[Trajectory]) -> bool:
+        path = tmp_path / "d.hdf5"
+        write_d4rl(path, written, {})
+        assert_same(written, read_d4rl(path))
+        with h5py.File(path) as file:
+            read = file["next_observations"][()]  # as any other reader of HDF5 sees it
+            assert np.array_equal(read, np.concatenate([trajectory.next_observations for trajectory in written]))
+            assert ("last_observations" in file) == file["next_observations"].is_virtual
+            return not file["next_observations"].is_virtual
+
+    connected = [episode(3, True), episode(1, True, 50.0), episode(2, False, 70.0)]
+    assert not stored(connected)
+    moved = connected[2].next_observations.copy()
+    moved[0, 0] += 1
+    assert stored([*connected[:2], dataclasses.replace(connected[2], next_observations=moved)])
+    monkeypatch.setattr("environments.formats.d4rl.VIEWED_EPISODES", 2)
+    assert stored(connected)
+
+
 def test_discrete_actions_are_integers(tmp_path: Path) -> None:
     data = columns(4, timeouts=(3,)) | {"actions": np.array([0, 1, 1, 0], np.int32)}
     (found,) = read(tmp_path, data)
