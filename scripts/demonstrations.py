@@ -196,6 +196,8 @@ def record(options: argparse.Namespace) -> None:
     kept: Path | None = options.keep_policy
     check_outputs(form, output, options.overwrite, datasheet_path(output), *([kept] if kept else []))
     source = PolicySource(options.policy, options.env, options.run_index, options.sampled, options.adapt)
+    if kept and kept.resolve() == source.file.resolve():
+        raise UserError(f"--keep-policy {kept} is the policy to record, and would be replaced: choose another name")
     command = options.command or training_command(source.file)
     folder = output.with_name(f".{output.name}.recording")
     player = demonstration_recording.load(source)

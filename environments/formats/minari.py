@@ -8,6 +8,7 @@ minari package is needed for its Arrow and Parquet variants and for downloads on
 import json
 import os
 import re
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,9 @@ def read(path: Path) -> DemonstrationSet:
             names = [name for name in names if re.fullmatch(r"episode_\d+", name)]
             if not names:
                 raise refuse(path, " hold no episodes", "at least one")
+            for name in names:
+                if not isinstance(file[name], h5py.Group):
+                    raise refuse(path, f", {name} is no group", "a group for each episode")
             trajectories, notes = _episodes(file, names, path)
             columns = (name for name in file[names[0]] if name in ("observations", "actions", "rewards"))
             types = {name: str(file[names[0]][name].dtype) for name in columns}
@@ -128,7 +132,7 @@ def _episodes(file: h5py.File, names: list[str], path: Path) -> tuple[Any, tuple
 
     trajectories = gathered(lengths, load, 4 * sum(lengths) * width)
     alike(trajectories, path)
-    infos = file[names[0]].get("infos") or {}
+    infos = _infos(first)
     long = any(isinstance(values, h5py.Dataset) and len(values) == lengths[0] + 1 for values in infos.values())
     left = sorted(name for name in infos if name not in trajectories[0].infos)
     notes = [f"infos that are not numbers were left out: {', '.join(left)}"] if left else []
@@ -144,10 +148,12 @@ def _trajectory(group: h5py.Group, path: Path) -> Trajectory:
     actions = actions_of(content["actions"], path, f"{where}/actions")
     steps = len(actions)
     terminations = flags(content["terminations"], path, f"{where}/terminations", steps)
-    infos = group.get("infos") or {}
+    seed = group.attrs.get("seed")
+    if seed is not None and not isinstance(seed, int | np.integer):
+        raise refuse(path, f", {where}: seed {str(seed)[:40]}", "an integer")
     kept = {
         name: values[:steps].astype(np.float32)
-        for name, values in infos.items()
+        for name, values in _infos(group).items()
         if isinstance(values, h5py.Dataset) and values.dtype.kind in "biuf" and values.shape[:1] >= (steps,)
     }
     return Trajectory.from_observations(
@@ -156,8 +162,13 @@ def _trajectory(group: h5py.Group, path: Path) -> Trajectory:
         numbers(content["rewards"], 1, path, f"{where}/rewards", steps),
         bool(terminations[-1]),
         kept,
-        int(group.attrs["seed"]) if "seed" in group.attrs else None,
+        None if seed is None else int(seed),
     )
+
+
+def _infos(group: h5py.Group) -> Mapping[str, Any]:
+    infos = group.get("infos")
+    return infos if isinstance(infos, h5py.Group) else {}
 
 
 def _read_with_minari(

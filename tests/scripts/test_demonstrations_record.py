@@ -127,6 +127,16 @@ def test_a_policy_is_not_kept_where_nothing_is_written(
     assert kept.read_bytes() == b"mine"
 
 
+def test_the_source_is_not_replaced_by_what_is_kept(
+    policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = policy.read_bytes()
+    status = record(policy, tmp_path / "hopper.hdf5", "--keep-policy", str(policy), "--overwrite")
+    assert "is the policy to record" in refused(capsys, status)
+    assert policy.read_bytes() == before
+    assert not list(tmp_path.iterdir())
+
+
 def test_other_simulators_have_no_infos() -> None:
     def act(observations: np.ndarray) -> np.ndarray:
         return np.zeros((len(observations), 1), np.float32)

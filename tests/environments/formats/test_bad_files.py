@@ -291,6 +291,17 @@ def test_minari_folders_with_mistakes(tmp_path: Path) -> None:
     assert "'episode_1/rewards': 3 rows; expected 2" in changed("episode_1/rewards", np.zeros(3))
     assert "episode 1: 'observations' differs" in changed("episode_1/observations", np.zeros((3, 4)))
     assert "no 'terminations'" in changed("episode_0/terminations", None)
+    assert "episode_0 is no group; expected a group for each episode" in changed("episode_0", np.zeros(3))
+    FORMATS["minari"].write(folder, DemonstrationSet(EPISODES))
+    with h5py.File(folder / "data" / "main_data.hdf5", "a") as file:
+        file["episode_1"].attrs["seed"] = "four"
+    assert "episode_1: seed four; expected an integer" in refused(folder)
+    FORMATS["minari"].write(folder, DemonstrationSet(EPISODES))
+    with h5py.File(folder / "data" / "main_data.hdf5", "a") as file:
+        for episode in file.values():
+            del episode["infos"]
+            episode["infos"] = np.zeros(3)
+    assert FORMATS["minari"].read(folder).trajectories[0].infos == {}
     FORMATS["minari"].write(folder, DemonstrationSet(EPISODES))
     assert "are the data of a Minari dataset" in refused(folder / "data" / "main_data.hdf5")
     with h5py.File(folder / "data" / "main_data.hdf5", "w"):
