@@ -132,7 +132,7 @@ def prepare_arguments() -> bool:
     Returns whether it asks for a sweep (-m, or resume_sweep).
     """
     options = options_parser().parse_intermixed_args(sys.argv[1:])
-    from training.config import register_schemas  # needs PyTorch
+    from training.config import check_preset, register_schemas  # needs PyTorch
     from training.explain import check_overrides, parse_overrides
     from training.sweeps.options import refuse_sweep_keys
 
@@ -140,6 +140,8 @@ def prepare_arguments() -> bool:
     if options.hydra_help or options.shell_completion:
         return False
     overrides = parse_overrides(options.overrides)
+    if options.cfg and options.multirun:
+        raise UserError("--cfg prints one configuration: leave -m out, and give one value for each key")
     if not options.cfg and (options.multirun or any(found.key_or_group == "resume_sweep" for found in overrides)):
         return True
     if options.install:
@@ -148,6 +150,7 @@ def prepare_arguments() -> bool:
     check_overrides(overrides, several=False)
     typed = {override.key_or_group: override.value() for override in overrides if not override.is_sweep_override()}
     keys = {override.key_or_group for override in overrides}
+    check_preset(typed.get("optimised_hyperparameters"), typed.get("algorithm"))
     if typed.get("resume"):
         sys.argv[1:1] = saved_overrides(Path(str(typed["resume"])))
     elif "env.id" in keys and "env" not in keys:

@@ -237,6 +237,22 @@ def imitation_class(config: Config) -> Any:
     return next(c for c in IMITATION_MODULES.values() if c.config_class is type(config.imitation))
 
 
+def check_preset(preset: object, algorithm: object) -> None:
+    """`<ALGORITHM>_<case>` is for its algorithm, and for others of the same module.
+
+    Raises:
+        UserError: it would silently turn another algorithm into something else.
+    """
+    owner = str(preset).partition("_")[0]
+    modules = {path.stem: _module_of(path) for path in (CONF / "algorithm").glob("*.yaml")}
+    if {owner, algorithm} <= modules.keys() and modules[owner] != modules[str(algorithm)]:
+        own = ", ".join(sorted(path.stem for path in (CONF / "optimised_hyperparameters").glob(f"{algorithm}_*.yaml")))
+        raise UserError(
+            f"optimised_hyperparameters={preset} is for algorithm={owner}, not algorithm={algorithm}: "
+            + (f"expected one of {own}" if own else "it has none")
+        )
+
+
 @cache
 def known_keys() -> dict[str, dataclasses.Field[Any]]:
     """Every key of the root, of every learner and of every imitation module, with its field; sections included."""
@@ -285,6 +301,7 @@ def _nearest_key(key: str) -> str:
     near = [name for name in names if name.split(".")[-1] == last]
     if not near and "." not in key and len(key) > 2:
         near = [name for name in GROUPS if key.startswith(name) or name.startswith(key)]
+    near = near or [name for name in names if name.startswith(key)]
     if near:
         return f"; did you mean {' or '.join(repr(name) for name in near[:3])}?"
     return did_you_mean(key, names) or _nearest_last_word(last, names)

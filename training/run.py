@@ -18,6 +18,7 @@ from training.phases import Interaction
 
 # What may differ between a run and its continuation; nothing of it changes what has been computed so far.
 CHANGEABLE = ("steps", "threads", "device", "debug", "save_trajectories", "render", "output_folder", "resume")
+CHOICES = ("algorithm", "env.name", "env.id")  # other keys follow from them: named first
 CHANGEABLE_SECTIONS = ("logging.", "checkpoint.", "evaluation.")
 SCHEDULES = (  # over all steps of a run
     "training.learning_rate_schedule",
@@ -130,7 +131,7 @@ def check_unchanged(saved: DictConfig, composed: DictConfig) -> None:
     saved_leaves = _leaves(saved)
     new_leaves = _leaves(OmegaConf.create(OmegaConf.to_yaml(composed, resolve=True)))
     by_steps = any(saved_leaves.get(name, "constant") != "constant" for name in SCHEDULES)
-    for key in sorted({*saved_leaves, *new_leaves}):
+    for key in (*CHOICES, *sorted({*saved_leaves, *new_leaves})):
         scheduled = key == "steps" and by_steps  # then the past would change
         if (key in CHANGEABLE and not scheduled) or key.startswith(CHANGEABLE_SECTIONS):
             continue

@@ -34,6 +34,7 @@ SYNTAX: list[tuple[str, list[str]]] = [
     ("algorithm=SAC env=hopper env=ant", ["env is given twice", "env=hopper", "env=ant"]),
     ("algorithm=SAC algorithm=GAIL", ["algorithm is given twice"]),
     ("-m algorithm=SAC resume=somewhere", ["resume", "-m"]),
+    ("-m algorithm=SAC seed=1,2 --cfg job", ["--cfg", "leave -m out"]),
 ]
 
 NAMES: list[tuple[str, list[str]]] = [
@@ -47,12 +48,16 @@ NAMES: list[tuple[str, list[str]]] = [
     ("algorithm=SAC learner=ppp", ["learner=ppp", "expected one of", "sac"]),
     ("algorithm=SAC imitation=gail", ["imitation=gail", "algorithm=<name>"]),
     ("algorithm=GAIL optimised_hyperparameters=nonsense", ["optimised_hyperparameters=nonsense", "expected one of"]),
+    ("algorithm=GAIL optimised_hyperparameters=BC_5_trajectories", ["is for algorithm=BC, not", "GAIL_5_trajectories"]),
+    ("algorithm=RED optimised_hyperparameters=SAC_expert", ["is for algorithm=SAC, not", "RED_5_trajectories"]),
+    ("algorithm=constant optimised_hyperparameters=SAC_expert", ["is for algorithm=SAC, not", "it has none"]),
     ("algorithm=SAC hydra/launcher=nonsense", ["hydra/launcher=nonsense", "expected one of", "basic"]),
     ("algorithm=SAC enviroment=hopper", ["enviroment", "did you mean 'env'?"]),
     ("algo=SAC", ["did you mean 'algorithm'?"]),
     ("algorithm=SAC sed=1", ["sed is not a key", "did you mean 'seed'?"]),
     ("use_optimised_hyperparameters=x env=ant", ["did you mean 'optimised_hyperparameters'?"]),
     ("algorithm=GAIL imitation.state-only=true", ["did you mean 'imitation.state_only'?"]),
+    ("algorithm=GAIL imitation.traj=5", ["did you mean 'imitation.trajectories'?"]),
     ("algorithm=GAIL imitation.grad_penality=1", ["did you mean 'imitation.grad_penalty'?"]),
     ("algorithm=GAIL imitation.model.hiden_size=1", ["did you mean 'imitation.model.hidden_size'?"]),
     ("algorithm=GAIL reinforcement.actor.width=1", ["reinforcement.actor.width is not a key"]),
@@ -327,6 +332,7 @@ RESUMED: list[tuple[str, str, list[str]]] = [
     ("binary", "steps=60", ["overrides.yaml", "damaged"]),
     ("", "steps=60 seed=5", ["seed=5", "seed=0"]),
     ("", "steps=60 algorithm=GAIL env.demonstrations={files}/good.hdf5 env=hopper", ["algorithm=GAIL"]),
+    ("", "steps=60 env=hopper", ["env.name=hopper", "which has env.name=pendulum"]),
     ("", "steps=60 reinforcement.discount=0.5", ["reinforcement.discount=0.5", "0.99"]),
     ("", "steps=60 sead=5", ["sead", "did you mean 'seed'?"]),
     ("", "steps=30", ["steps=30", "taken 40 steps"]),

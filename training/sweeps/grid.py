@@ -12,7 +12,7 @@ from training.explain import parse_overrides
 from training.folder import new_folder
 from training.sweeps import plan as planning
 from training.sweeps.crew import Crew, alone, interruptible
-from training.sweeps.launchers import make_launcher
+from training.sweeps.launchers import make_launcher, require
 from training.sweeps.options import Options, SweepConfig, parse_options, split
 from training.sweeps.plan import GRID, Job, Plan, grid, packed, planned, resumed_plan
 from training.sweeps.states import LiveTable, counts, job_state
@@ -44,13 +44,14 @@ def opened(typed: Sequence[Override], schema: type[SweepConfig], maker: str) -> 
     What is typed now replaces what was typed when the sweep began.
 
     Raises:
-        UserError: an option of the sweep is wrong, or it is not one of this program's.
+        UserError: an option of the sweep is wrong, its launcher cannot be used, or it is not one of this program's.
     """
     saved = resumed_plan(typed)
     if saved and saved.maker != maker:
         raise UserError(f"resume_sweep={saved.folder}: this sweep was begun by {saved.maker}, which goes on with it")
     settings, own = split(replaced(saved.overrides if saved else [], typed))
     options = parse_options(settings, schema, "a sweep")
+    require(options.launcher)
     lines = [str(override.input_line) for override in (*own, *settings) if override.key_or_group != "resume_sweep"]
     if saved:
         saved.overrides = lines

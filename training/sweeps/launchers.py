@@ -13,7 +13,9 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
 from typing import Any, Protocol, runtime_checkable
 
 from conf.errors import UserError
@@ -43,11 +45,24 @@ class Launcher(Protocol):
         ...
 
 
+def require(config: LauncherConfig) -> None:
+    """Before anything is written.
+
+    Raises:
+        UserError: what the launcher needs is not installed.
+    """
+    name, package = {SlurmConfig: ("slurm", "submitit"), RayConfig: ("ray", "ray")}.get(type(config), ("local", ""))
+    if package and find_spec(package) is None:
+        raise UserError(f"launcher={name} needs {package}: {INSTALL}")
+    if isinstance(config, SlurmConfig) and config.executor == "slurm" and which("srun") is None:
+        raise UserError("launcher=slurm: there is no srun; is this a machine of the cluster?")
+
+
 def make_launcher(config: LauncherConfig, sweep: Path, jobs: int) -> Launcher:
     """`jobs`: how many there are to run, or that could run at once.
 
     Raises:
-        UserError: what the launcher needs is not installed or cannot be reached.
+        UserError: what the launcher needs cannot be reached.
     """
     if isinstance(config, SlurmConfig):
         return SlurmLauncher(config, sweep)
@@ -173,20 +188,15 @@ class SlurmLauncher:
     """Jobs of an array, by submitit. They stay in the queue when this process ends; a resumed sweep waits for them."""
 
     def __init__(self, config: SlurmConfig, sweep: Path) -> None:
-        try:
-            import submitit
-        except ImportError as error:
-            raise UserError(f"launcher=slurm needs submitit: {INSTALL}") from error
+        import submitit
+
         self.config, self.sweep = config, sweep
         self.slots = config.array
         self.ids_path = sweep / "slurm.json"
         self.jobs: dict[str, Any] = {}
-        try:
-            self.executor = submitit.AutoExecutor(
-                sweep / "submitit", cluster=config.executor, slurm_max_num_timeout=config.requeues
-            )
-        except RuntimeError as error:
-            raise UserError(f"launcher=slurm: {error}; is this a machine of the cluster?") from error
+        self.executor = submitit.AutoExecutor(
+            sweep / "submitit", cluster=config.executor, slurm_max_num_timeout=config.requeues
+        )
         self.executor.update_parameters(**self._parameters())
 
     def _parameters(self) -> dict[str, Any]:
@@ -251,10 +261,8 @@ class RayLauncher:
     """Tasks of a Ray cluster."""
 
     def __init__(self, config: RayConfig, sweep: Path) -> None:
-        try:
-            import ray
-        except ImportError as error:
-            raise UserError(f"launcher=ray needs Ray: {INSTALL}") from error
+        import ray
+
         self.ray: Any = ray
         self.config, self.sweep = config, sweep
         environment = {"env_vars": {"PYTHONPATH": job_environment()["PYTHONPATH"]}}

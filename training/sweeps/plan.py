@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from conf.errors import UserError
 from training.cli import CONF
-from training.config import parse, register_schemas
+from training.config import check_preset, parse, register_schemas
 from training.folder import write_json
 
 FORMAT = 2
@@ -164,6 +164,8 @@ def planned(name: str, overrides: Sequence[str]) -> Job:
     Raises:
         UserError, HydraException, OmegaConfBaseException: what is wrong with it.
     """
+    chosen = composed_with_hydra(overrides).hydra.runtime.choices
+    check_preset(chosen.get("optimised_hyperparameters"), chosen.get("algorithm"))
     configuration = composed(overrides)
     parse(configuration)
     return Job(name, tuple(overrides), configuration_key(configuration))

@@ -11,6 +11,7 @@ import pytest
 from tests.training.commands import QUICK, assert_refused, run, status_of
 from tests.training.sweeps.test_sweep import command
 from training.folder import read_table
+from training.sweeps import launchers
 from training.sweeps.job import run_job
 from training.sweeps.launchers import killed_by
 from training.sweeps.plan import GRID, Plan, planned
@@ -77,8 +78,13 @@ def test_reasons() -> None:
     assert killed_by(-15) == "the process was killed by SIGTERM"
 
 
-def test_no_cluster_is_said_in_a_line(tmp_path: Path) -> None:
-    pytest.importorskip("submitit")
+def test_what_is_missing_is_said_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     typed = ("-m", "algorithm=SAC", "seed=1", *QUICK, f"output_folder={tmp_path}")
-    assert run(*typed, "launcher=slurm").error.splitlines()[-1].startswith("error: launcher=slurm")
     assert_refused(run(*typed, "launcher=slurm", "launcher.executor=pbs"), "launcher.executor=pbs", "slurm, local")
+    monkeypatch.setattr(launchers, "find_spec", lambda package: None)
+    assert_refused(run(*typed, "launcher=slurm"), "launcher=slurm needs submitit", "requirements-sweeps.txt")
+    assert_refused(run(*typed, "launcher=ray"), "launcher=ray needs ray", "requirements-sweeps.txt")
+    monkeypatch.setattr(launchers, "find_spec", lambda package: package)
+    monkeypatch.setattr(launchers, "which", lambda program: None)
+    assert_refused(run(*typed, "launcher=slurm"), "there is no srun")
+    assert not list(tmp_path.iterdir())

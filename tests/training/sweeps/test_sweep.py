@@ -113,6 +113,10 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
         ("-m algorithm=SAC launcher=slum", ["launcher=slum", "local, ray, slurm", "did you mean 'slurm'?"]),
         ("-m algorithm=SAC launcher.partition=x", ["launcher.partition", "launcher=local", "workers"]),
         ("-m algorithm=SAC launcher.workers=0", ["launcher.workers=0", "at least 1"]),
+        (
+            "-m algorithm=GAIL,BC optimised_hyperparameters=BC_5_trajectories",
+            ["is for algorithm=BC, not"],
+        ),
         ("-m algorithm=SAC pack_seeds=many", ["pack_seeds=many", "whole number"]),
         ("-m algorithm=SAC pack_seeds=2 runs=2", ["leave runs out"]),
         ("-m algorithm=SAC pack_seeds=1,2", ["pack_seeds=1,2", "expected one"]),
