@@ -157,7 +157,7 @@ class MLP(nn.Module):
             return x
         noise = self.streams.uniform(*self.members[:-1], *x.shape[-2:])  # [runs, (ensemble), batch, feature]
         keep = (noise >= probability).movedim(0, -3).reshape(x.shape)
-        return x * keep.to(x.dtype) / (1 - probability)
+        return x * keep.to(x.dtype).mul_(1 / (1 - probability))
 
 
 class RunLayerNorm(nn.Module):
