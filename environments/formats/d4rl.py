@@ -91,7 +91,7 @@ def _read(file: h5py.File, path: Path) -> DemonstrationSet:
     types = {name: str(dataset.dtype) for name, dataset in datasets.items()}
     size = sum(4 * int(np.prod(dataset.shape)) for dataset in datasets.values())
     lazy = size > EAGER_BYTES
-    for name in DIMENSIONS.keys() & datasets.keys():
+    for name in [name for name in DIMENSIONS if name in datasets]:  # in this order: the first mistake is named
         _check_numbers(datasets[name], path, name)
     columns = {name: dataset if lazy else _numbers(dataset, 0, rows) for name, dataset in datasets.items()}
     found = episodes(ends["terminals"], ends.get("timeouts"))

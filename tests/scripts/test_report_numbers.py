@@ -108,6 +108,6 @@ def test_numbers_agree(tmp_path: Path, measure: str) -> None:
     text = compare.compare(first, second, measure)
     (said_better,) = re.findall(r"probability of improvement (\S+) \(95% (\S+) to (\S+)\)", text)
     assert float(said_better[0]) == pytest.approx(found["better"][0], abs=6e-4)
-    assert [float(value) for value in said_better[1:]] == pytest.approx(found["better"][1:], abs=0.02)
+    assert [float(value) for value in said_better[1:]] == pytest.approx(found["better"][1:], abs=0.04)  # resampled
     tests = re.findall(r"Welch's test p = ([\d.e-]+), Mann-Whitney p = ([\d.e-]+)", text)
     assert [[float(p) for p in row] for row in tests] == [pytest.approx(row, rel=6e-3) for row in found["tests"]]
