@@ -60,6 +60,7 @@ def archive(path: Path, expected: str) -> Iterator[Any]:
                 raise refuse(path, " are a single array", expected)
             with arrays:
                 yield arrays
+    # zipfile raises NotImplementedError for an entry whose compression or version it does not know.
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         if "allow_pickle" in str(error):
             raise refuse(
