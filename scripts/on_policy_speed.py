@@ -4,7 +4,8 @@
 
 Each library trains on the same environment, with the same networks and as many steps of environments, policy and
 discriminator in a rollout: their warm-ups are counted. GAIL is that of its preset, with 10 of the bundled
-demonstrations. There are no evaluations and no logs. Figures are medians of blocks of whole rollouts; the blocks of all
+demonstrations. There are no evaluations and no logs. What the environments alone could do, stepped by random actions, is
+timed as well: it bounds what any faster learner would reach. Figures are medians of blocks of whole rollouts; the blocks of all
 rows take turns. Where other programs share the machine, steps per second of processor time say more than those per
 second.
 """
@@ -49,8 +50,11 @@ ROWS = [
     ["algorithm=GAIL", "optimised_hyperparameters=GAIL_seals_hopper", "imitation.trajectories=10"],
 ]
 PEERS = {"PPO": "stable-baselines3", "GAIL": "imitation"}
-HEADER = "algorithm environment       steps/s  per processor s  busy  peak GiB"
-ROW = "{algorithm:<9} {environment:<16} {rate:>8.0f}  {processor_rate:>15.0f}  {busy:>4.2f}  {peak_gib:>8.2f}"
+HEADER = "algorithm environment       steps/s  per processor s  busy  peak GiB  environments alone, per processor s"
+ROW = (
+    "{algorithm:<9} {environment:<16} {rate:>8.0f}  {processor_rate:>15.0f}  {busy:>4.2f}  {peak_gib:>8.2f}  "
+    "{environments_rate:>35.0f}"
+)
 PEER_ROW = (
     "  {name}: {rate:.0f} steps/s, {processor_rate:.0f} per processor s; ours {ratio:.2f} and {processor_ratio:.2f} "
     "times that"
@@ -60,7 +64,7 @@ PEER_ROW = (
 class Training:
     """A run of ours, warmed up by one rollout; `work` is what that took."""
 
-    kinds: tuple[str, ...] = ("rollouts",)
+    kinds: tuple[str, ...] = ("rollouts", "environments")
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -77,7 +81,7 @@ class Training:
 
     def block(self, kind: str, steps: int) -> Timing:
         processor, start = time.process_time(), time.perf_counter()
-        self._rollouts(steps)
+        (self._rollouts if kind == "rollouts" else self._environments)(steps)
         seconds = time.perf_counter() - start
         return Timing(steps / seconds, (time.process_time() - processor) / seconds)
 
@@ -86,6 +90,13 @@ class Training:
         for _ in range(count * self.config.training.interval // self.interaction.stride):
             metrics = self.interaction.advance()
         return metrics
+
+    def _environments(self, count: int) -> None:
+        """The steps of so many rollouts, and nothing else."""
+        envs = self.interaction.envs
+        actions = torch.rand(*envs.shape, envs.spaces.action_size) * 2 - 1
+        for _ in range(count * self.config.training.interval // self.interaction.stride):
+            envs.step(actions)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -121,13 +132,15 @@ def speed(options: argparse.Namespace) -> None:
     runs = [Training(parse(composed(row, row[0].split("=")[1]))) for row in ROWS]
     with peers(runs, options.vs) as others:
         timed: list[Timed] = [*runs, *others.values()]
-        results = measure(timed, options.rollouts * options.blocks, options.blocks)
-    timings = {cell: result["rollouts"] for cell, result in zip(timed, results, strict=True)}
+        results = dict(zip(timed, measure(timed, options.rollouts * options.blocks, options.blocks), strict=True))
+    timings = {cell: result["rollouts"] for cell, result in results.items()}
     report: dict[str, Any] = {"command": options.command, "processor": processor(), "versions": versions()}
     report |= {"rollouts": options.rollouts, "blocks": options.blocks, "rows": []}
     print(HEADER)
     for run in runs:
         row = described(run) | figures(timings[run], run.config.training.interval)
+        alone = figures(results[run]["environments"], run.config.training.interval)
+        row["environments_rate"] = alone["processor_rate"]
         row["peak_gib"] = in_own_process(rollout_peak, run.config)
         print(ROW.format(**row))
         if run in others:
@@ -148,7 +161,7 @@ def peers(runs: Sequence[Training], libraries: Sequence[str]) -> Iterator[dict[T
         for run in runs:
             name = PEERS[run.config.algorithm]
             if name in pythons:
-                peer = Peer(name, pythons[name], settings(run.config, folder), run.kinds)
+                peer = Peer(name, pythons[name], settings(run.config, folder), ("rollouts",))
                 stack.callback(peer.close)
                 if peer.setup["work"] != run.work:
                     raise UserError(f"--vs {name}: a rollout takes {peer.setup['work']} there, and {run.work} here")

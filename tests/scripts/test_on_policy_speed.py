@@ -32,6 +32,9 @@ def test_a_block_is_whole_rollouts() -> None:
     assert run.block("rollouts", 2).rate > 0
     assert run.interaction.envs.steps == 3 * 64  # with the one of the warm-up
     assert run.interaction.memory.state_dict()["rows"].shape[1] == 0
+    assert run.block("environments", 2).rate > 0
+    assert run.interaction.envs.steps == 5 * 64
+    assert run.interaction.memory.state_dict()["rows"].shape[1] == 0  # nothing learns from these
 
 
 def test_updates_of_the_discriminator_are_counted() -> None:
@@ -116,7 +119,8 @@ def test_a_report(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (row,) = report["rows"]
     assert (row["algorithm"], row["environment"], row["envs"], row["work"]) == ("PPO", "cartpole", 4, WORK)
     assert (row["rollout"], row["minibatch"], row["epochs"]) == (64, 16, 3)
-    assert row["rate"] > 0 and row["processor_rate"] > 0 and 0.05 < row["peak_gib"] < 1
+    assert row["environments_rate"] > row["processor_rate"] > 0 and row["rate"] > 0
+    assert 0.05 < row["peak_gib"] < 1
     peer = row["peer"]
     assert (peer["rate"], peer["processor_rate"], peer["busy"]) == (32.0, 64.0, 0.5)
     assert (peer["name"], peer["versions"]) == ("stable-baselines3==2.9.2", {"torch": "2"})
