@@ -166,6 +166,7 @@ def test_steps_count_when_what_follows_from_them_is_learned(tmp_path: Path) -> N
     assert phase.updates == 0 and not phase.rows  # nothing is left over
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_it_learns_what_the_expert_does(tmp_path: Path) -> None:
     cloning = RoundCloningConfig(epochs=20, learning_rate=0.01)
     parts, phase = dagger(tmp_path, steps=400, beta_rounds=3, cloning=cloning)

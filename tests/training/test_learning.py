@@ -7,6 +7,8 @@ import pytest
 from tests.training.helpers import configured, make_loop
 from training.folder import read_table
 
+pytestmark = pytest.mark.usefixtures("unchecked_shapes")
+
 
 def test_sac_swings_up_the_pendulum(tmp_path: Path) -> None:
     """A random policy returns about -1250 and a good one about -150 (environments/reference_scores.json)."""

@@ -20,6 +20,8 @@ from training.folder import mark_ended, read_table
 from training.loop import Loop
 from training.run import open_run
 
+pytestmark = pytest.mark.usefixtures("unchecked_shapes")
+
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = int(os.environ.get("KILLS", "2"))
 

@@ -30,6 +30,8 @@ from tests.algorithms.support import (
 from training.build import Parts, build
 from training.phases import Interaction
 
+pytestmark = pytest.mark.usefixtures("unchecked_shapes")
+
 NETWORK = {"layer_norm": True, "dropout": 0.1}
 EVERYTHING: dict[str, Any] = {
     "spectral_norm": True,
