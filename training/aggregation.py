@@ -29,10 +29,12 @@ from training.phases import Shuffled
 class Rounds:
     """Labelled rows on the disk, a file [rows, runs, observation + action] for each round; memory holds none of it."""
 
+    OPEN_FILES = 200  # at once: a process may have a thousand or fewer
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.sizes: list[int] = []
-        self._files: list[np.ndarray] = []
+        self._files: dict[int, np.ndarray] = {}  # by round, the latest used last
 
     def __len__(self) -> int:
         return sum(self.sizes)
@@ -51,7 +53,7 @@ class Rounds:
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
-        self._open(rows.shape[0])
+        self.sizes.append(rows.shape[0])
 
     def take(self, indices: Int64[Tensor, "runs batch"]) -> Float[Tensor, "runs batch width"]:
         """Rows of each run out of all rounds."""
@@ -59,10 +61,10 @@ class Rounds:
         wanted = indices.cpu().numpy()
         where = np.searchsorted(starts, wanted, side="right") - 1
         runs = np.broadcast_to(np.arange(len(wanted))[:, None], wanted.shape)
-        result = np.empty((*wanted.shape, self._files[0].shape[-1]), np.float32)
-        for index in np.unique(where):
+        result = np.empty((*wanted.shape, self._file(0).shape[-1]), np.float32)
+        for index in np.unique(where).tolist():
             chosen = where == index
-            result[chosen] = self._files[index][wanted[chosen] - starts[index], runs[chosen]]
+            result[chosen] = self._file(index)[wanted[chosen] - starts[index], runs[chosen]]
         return torch.from_numpy(result)
 
     def restore(self, sizes: Sequence[int]) -> None:
@@ -71,20 +73,25 @@ class Rounds:
         Raises:
             UserError: one of their files is missing or damaged.
         """
-        self.sizes, self._files = [], []
-        for size in sizes:
-            self._open(size)
+        self.sizes, self._files = list(sizes), {}
+        for index in range(len(sizes)):
+            self._file(index)
 
-    def _open(self, size: int) -> None:
-        path = self._path(len(self.sizes))
-        try:
-            rows = np.load(path, mmap_mode="r")
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} is missing or damaged: expected {size} labelled rows") from error
-        if len(rows) != size:
-            raise UserError(f"{path} holds {len(rows)} labelled rows: expected {size}")
-        self._files.append(rows)
-        self.sizes.append(size)
+    def _file(self, index: int) -> np.ndarray:
+        """Raises UserError where it is missing or damaged."""
+        rows = self._files.pop(index, None)
+        if rows is None:
+            path, size = self._path(index), self.sizes[index]
+            try:
+                rows = np.load(path, mmap_mode="r")
+            except (OSError, ValueError, EOFError) as error:
+                raise UserError(f"{path} is missing or damaged: expected {size} labelled rows") from error
+            if len(rows) != size:
+                raise UserError(f"{path} holds {len(rows)} labelled rows: expected {size}")
+        self._files[index] = rows
+        if len(self._files) > self.OPEN_FILES:
+            del self._files[next(iter(self._files))]
+        return rows
 
     def _path(self, index: int) -> Path:
         return self.folder / f"round_{index:03}.npy"

@@ -140,22 +140,27 @@ class Table:
     """A CSV file that grows by rows, and that can be cut back to where a checkpoint was taken."""
 
     def __init__(self, path: Path, columns: tuple[str, ...], length: int = 0) -> None:
-        """`length`: bytes to keep of an existing file (those written before the checkpoint)."""
-        self.path, self.columns = path, columns
-        if length:
-            os.truncate(path, length)
-        else:
+        """`length`: bytes to keep of an existing file (those written before the checkpoint), once there is more."""
+        self.path, self.columns, self.kept = path, columns, length
+        if not length:
             path.write_text(",".join(columns) + "\n")
 
     def append(self, rows: Iterable[dict[str, Any]]) -> None:
+        self._cut_back()
         with self.path.open("a", newline="") as file:
             csv.DictWriter(file, self.columns, lineterminator="\n").writerows(rows)
 
     def sync(self) -> int:
         """Its length in bytes, all of which are on the disk: a checkpoint counts on them."""
+        self._cut_back()
         with self.path.open("rb") as file:
             os.fsync(file.fileno())
         return self.path.stat().st_size
+
+    def _cut_back(self) -> None:
+        if self.kept:
+            os.truncate(self.path, self.kept)
+            self.kept = 0
 
 
 def read_table(path: Path) -> list[dict[str, str]]:

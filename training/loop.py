@@ -67,7 +67,6 @@ class Loop:
             phase.open(folder)
         if resumed:
             self._load(resumed)
-        # Last, because it cuts the tables back to the checkpoint: nothing may be refused after it.
         self.records = Records(folder, config, resumed["records"] if resumed else None)
 
     def run(self) -> None:

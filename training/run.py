@@ -1,8 +1,9 @@
 """Opening the folder of a new run or of one to go on with, and saying in it how the run ended."""
 
+import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,24 +37,53 @@ def open_run(config: Config, composed: DictConfig) -> Iterator[tuple[Path, dict[
         UserError: the folder cannot be made, or the run in `resume` cannot be continued with this configuration;
             its folder stays as it was.
     """
-    folder, resumed = _resumed_run(config, composed) if config.resume else (_new_run(config, composed), None)
-    refused = False
-    try:
-        yield folder, resumed
-    except KeyboardInterrupt:  # also RunInterruptedError
-        mark_ended(folder, "interrupted", None)
-        raise
-    except BaseException as error:
-        refused = resumed is not None and isinstance(error, UserError)
-        if not refused:
-            mark_ended(folder, "failed", f"{type(error).__name__}: {error}")
-        raise
-    else:
-        mark_ended(folder, "finished", None)
-    finally:
-        if resumed is not None and not refused:
-            with suppress(OSError):  # how the run ended is said already, and may not be hidden by a full disk
-                _write_configuration(folder, composed)  # it may have more steps than the run was begun with
+    with _alone(config.resume):
+        folder, resumed = _resumed_run(config, composed) if config.resume else (_new_run(config, composed), None)
+        refused = False
+        try:
+            yield folder, resumed
+        except KeyboardInterrupt:  # also RunInterruptedError
+            mark_ended(folder, "interrupted", None)
+            raise
+        except BaseException as error:
+            refused = resumed is not None and isinstance(error, UserError) and not _has_begun(folder)
+            if not refused:
+                mark_ended(folder, "failed", f"{type(error).__name__}: {error}")
+            raise
+        else:
+            mark_ended(folder, "finished", None)
+        finally:
+            if resumed is not None and not refused:
+                with suppress(OSError):  # how the run ended is said already, and may not be hidden by a full disk
+                    _write_configuration(folder, composed)  # it may have more steps than the run was begun with
+
+
+@contextmanager
+def _alone(resume: str | None) -> Iterator[None]:
+    """Hold the folder of a run that is to go on: its `status.json` says so only seconds later.
+
+    The lock ends with this process. Where a file system has none, `status.json` has to do.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    with ExitStack() as held:
+        try:
+            if resume:
+                descriptor = os.open(resume, os.O_RDONLY)
+                held.callback(os.close, descriptor)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"resume={resume}: another process goes on with this run; wait for it or stop it") from None
+        except OSError:  # no locks; or no folder, which is said when it is read
+            pass
+        yield
+
+
+def _has_begun(folder: Path) -> bool:
+    """Whether this process has trained it."""
+    status = read_status(folder)
+    return status.get("state") == "running" and status.get("process") == os.getpid()
 
 
 def _new_run(config: Config, composed: DictConfig) -> Path:

@@ -122,12 +122,14 @@ class GMMIL(ImitationModule):
 
     def _measured_on(self, batch: Batch, expert_batch: Batch) -> Float[Tensor, "runs kernels"]:
         """Median distances from the learner's rows to the expert's, and among the expert's."""
-        sides = []
-        for rows, weights in ((batch, learner_weights(batch)), (expert_batch, expert_batch.weights)):
-            stride = -(-rows.shape[1] // MEDIAN_ROWS[self.config.bandwidth])
-            sides.append((self._features(rows)[:, ::stride], weights[:, ::stride]))
-        expert, expert_weights = sides[1]
-        return torch.stack([median_distance(rows, expert, w, expert_weights) for rows, w in sides], -1)
+        learner, expert = self._some_of(batch), self._some_of(expert_batch)
+        points = self._features(expert)
+        sides = ((self._features(learner), learner_weights(learner)), (points, expert.weights))
+        return torch.stack([median_distance(rows, points, w, expert.weights) for rows, w in sides], -1)
+
+    def _some_of(self, batch: Batch) -> Batch:
+        stride = -(-batch.shape[1] // MEDIAN_ROWS[self.config.bandwidth])
+        return batch.map(lambda column: column[:, ::stride])
 
     def _rewards(self, rows: Batch, batch: Batch, expert_batch: Batch) -> Float[Tensor, "runs rows"]:
         """Of `rows`, where `batch` stands for the learner and `expert_batch` for the expert."""

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import DictConfig
 
 from conf.errors import UserError
 from tests.training.helpers import SMALL, composed, configured, hopper_demonstrations
 from training import checkpoint
 from training.build import build
 from training.config import parse
-from training.folder import mark_ended, read_table
+from training.folder import Status, mark_ended, read_status, read_table
 from training.loop import Loop
 from training.run import open_run
 
@@ -200,6 +201,33 @@ def test_a_checkpoint_beyond_the_last_step_can_be_gone_on_with(tmp_path: Path) -
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def stopped_run(folder: Path) -> DictConfig:
+    """Settings that go on with it."""
+    settings = composed(*SMALL, "algorithm=SAC", "steps=60", f"output_folder={folder}")
+    with open_run(parse(settings), settings) as (run, _):
+        Loop(parse(settings), build(parse(settings)), run).run()
+    settings.resume, settings.steps = str(run), 100
+    return settings
+
+
+def test_two_do_not_go_on_with_one_run(tmp_path: Path) -> None:
+    """Not even while neither has begun to train."""
+    settings = stopped_run(tmp_path)
+    refused = pytest.raises(UserError, match="another process goes on with this run")
+    with open_run(parse(settings), settings), refused, open_run(parse(settings), settings):
+        pass
+
+
+def test_a_mistake_that_shows_in_training_makes_a_resumed_run_a_failed_one(tmp_path: Path) -> None:
+    settings = stopped_run(tmp_path)
+    for begun, state in ((False, "finished"), (True, "failed")):
+        with pytest.raises(UserError, match="round 7"), open_run(parse(settings), settings) as (folder, _):
+            if begun:
+                Status(folder, "cpu").update()
+            raise UserError("imitation.beta_schedule returned 1.5 in round 7")
+        assert read_status(folder)["state"] == state
+
+
 @pytest.mark.parametrize("devices", [("cuda", "cuda"), ("cuda", "cpu"), ("cpu", "cuda")])
 def test_runs_go_on_on_any_device(devices: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hopper_demonstrations(tmp_path / "demonstrations.hdf5")

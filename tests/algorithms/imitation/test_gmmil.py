@@ -166,6 +166,15 @@ def test_a_prefilled_memory_without_a_row_of_the_learner() -> None:
     assert torch.allclose(found, torch.zeros(1, 8), atol=1e-6)  # nothing to tell apart
 
 
+def test_a_median_of_some_rows_none_of_which_is_the_learner_s() -> None:
+    """Every second of 128 rows is looked at, and those are demonstrations: they stand for the learner."""
+    demonstrations = on_a_line(EXPERT[:2] * 64)
+    rows = torch.where(torch.arange(128) % 2 == 0, torch.tensor(EXPERT * 43)[:128], torch.tensor(50.0))
+    batch = on_a_line(rows.tolist(), collected_at=[[-1.0, 5.0] * 64])
+    learner, _ = bandwidths(line(bandwidth="refreshed"), batch, demonstrations)
+    assert learner == pytest.approx(1.0)  # of 0, 1 and 3 to 0: 0, 1, 9
+
+
 @pytest.mark.parametrize("option", ["frozen", "refreshed"])
 def test_bandwidths_are_measured_once_or_at_every_update(option: str) -> None:
     gmmil = line(bandwidth=option)
