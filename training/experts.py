@@ -174,6 +174,8 @@ def d4rl_network(path: Path, spaces: Spaces) -> Callable[[Observations], np.ndar
         raise UserError(
             f"imitation.expert={path}: a network of {activation} for continuous actions cannot be used here"
         )
+    if any((weight.ndim, bias.ndim) != (2, 1) for weight, bias in layers):
+        raise UserError(f"imitation.expert={path} is damaged: expected matrices of weights and vectors of biases")
     # Files differ in which axis of a weight is the input; a first layer that is square is taken as [out, in].
     if all(len(bias) == len(weight) for weight, bias in layers) and layers[0][0].shape[1] == spaces.observation_size:
         layers = [(weight.T, bias) for weight, bias in layers]

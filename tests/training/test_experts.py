@@ -107,6 +107,13 @@ def test_files_without_a_usable_network(tmp_path: Path) -> None:
         make_expert(str(network(tmp_path / "ant.hdf5", False, observation=27)), 0, HOPPER)
     with pytest.raises(UserError, match="a network of gelu"):
         make_expert(str(network(tmp_path / "odd.hdf5", False, nonlinearity="gelu")), 0, HOPPER)
+    for values in (np.zeros(22), np.float64(3.0)):
+        path = network(tmp_path / "flat.hdf5", False)
+        with h5py.File(path, "r+") as file:
+            del file["metadata/policy/fc0/weight"]
+            file["metadata/policy/fc0/weight"] = values
+        with pytest.raises(UserError, match=r"flat.hdf5 is damaged: expected matrices of weights"):
+            make_expert(str(path), 0, HOPPER)
     bundled = ROOT / "environments" / "demonstrations" / "hopper.hdf5"
     with pytest.raises(UserError, match="holds no network of an expert"):
         make_expert(str(bundled), 0, HOPPER)
