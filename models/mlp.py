@@ -156,8 +156,8 @@ class MLP(nn.Module):
         if not self.training or probability == 0:
             return x
         noise = self.streams.uniform(*self.members[:-1], *x.shape[-2:])  # [runs, (ensemble), batch, feature]
-        keep = (noise >= probability).movedim(0, -3).reshape(x.shape)
-        return x * keep.to(x.dtype).mul_(1 / (1 - probability))
+        keep = noise.ge_(probability).mul_(1 / (1 - probability))  # in place: a quarter of the time of a mask of bools
+        return x * keep.movedim(0, -3).reshape(x.shape).to(x.dtype)
 
 
 class RunLayerNorm(nn.Module):

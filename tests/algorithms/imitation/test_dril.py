@@ -134,7 +134,7 @@ def test_thinned_policies_are_the_policy_under_fixed_masks(
     def row_masks(*shape: int) -> Tensor:
         """What is drawn for a layer, the same for every row: [runs, batch, feature]."""
         size = (shape[-1], 1) if shape[-1] == 3 else (1, shape[-1])
-        return streams.uniform(*size).view(2, 1, -1).expand(2, *shape)
+        return streams.uniform(*size).view(2, 1, -1).expand(2, *shape).clone()
 
     if not model.get("input_dropout", 0.3):
         streams.uniform(3, 1)  # drawn, but nothing is left out
