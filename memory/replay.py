@@ -53,7 +53,7 @@ class ReplayMemory:
             self._write(self.layout.pack(transition), None)
 
     def prefill(self, demonstrations: Batch) -> None:
-        """Store the rows of demonstrations, [1, rows], in every run's memory. They keep their weights (K15)."""
+        """Store the rows of demonstrations, [1, rows], in every run's memory. They keep their weights."""
         rows = self.layout.pack(demonstrations).expand(len(self.size), -1, -1)
         self._write(rows, None)
 
