@@ -2,10 +2,12 @@
 
 import argparse
 import math
+import os
 import re
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from conf.errors import UserError
@@ -26,6 +28,16 @@ def positive(text: str) -> int:
     if not re.fullmatch(r"\d+", text) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
     return int(text)
+
+
+def check_output(option: str, path: Path) -> None:
+    """Before minutes are spent. Raises UserError where no file can be written."""
+    if not path.parent.is_dir():
+        raise UserError(f"{option} {path}: there is no such folder")
+    if path.exists() and not path.is_file():
+        raise UserError(f"{option} {path} is not a file: expected the name of one, which is replaced where it exists")
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"{option} {path}: {path.parent} is a folder that cannot be written to")
 
 
 def exit_status(work: Callable[[], None]) -> int:

@@ -56,16 +56,22 @@ def compare(first: Path, second: Path, measure: str) -> str:
     shared = [name for name in ours if name in theirs]
     if not shared:
         raise UserError(f"{first} and {second} share no environment of the same version with finished runs")
-    a, b = [ours[name].measured(measure) for name in shared], [theirs[name].measured(measure) for name in shared]
+    scored = {name: ours[name].scored and theirs[name].scored for name in shared}
+
+    def measured(side: dict[str, Group]) -> robust.Scores:
+        """Both sides in the same unit: returns where one of them has no scores."""
+        return [side[key].measured(measure) if scored[key] else side[key].measured_returns(measure) for key in shared]
+
+    a, b = measured(ours), measured(theirs)
     probability = robust.probability_of_improvement(a, b)
     single = all(len(scores) < 2 for scores in [*a, *b])
     interval = "-" if single else between(robust.improvement_interval(a, b))
     lines = [
-        f"{measure} scores of {first} against those of {second}",
+        f"{measure} {'scores' if any(scored.values()) else 'returns'} of {first} against those of {second}",
         f"probability of improvement {probability:.3f} (95% {interval}): that a run of the first scores more",
     ]
     for name, x, y in zip(shared, a, b, strict=True):
-        unit = "" if ours[name].scored else ", returns"
+        unit = "" if scored[name] else ", returns"
         line = f"{name}: {x.mean():.3f} ({len(x)} seeds{unit}) against {y.mean():.3f} ({len(y)})"
         if min(len(x), len(y)) > 1:
             line += f"; Welch's test p = {welch(x, y):.3g}, Mann-Whitney p = {mann_whitney(x, y):.3g}"

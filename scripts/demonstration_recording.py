@@ -9,7 +9,6 @@ import datetime
 import hashlib
 import json
 import multiprocessing
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +32,7 @@ from scripts.rollouts import Act, Actions, Observations, greedy, play
 from training import checkpoint, stable_baselines3_policy
 from training.folder import write_json
 from training.policy import SavedPolicy
+from training.sweeps.launchers import cores
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +125,8 @@ def load(source: PolicySource) -> Player:
     if stable_baselines3_policy.is_stable_baselines3(path):
         if source.environment is None:
             raise UserError(f"{path} does not say for which environment it is: give --env")
+        if source.run_index:
+            raise UserError(f"--run-index {source.run_index}: expected 0, the policy in {path.name}")
         facts = environment_facts(source.environment)
         theirs = stable_baselines3_policy.load(path, facts.observation_size, facts.actions, source.sampled)
         known: dict[str, Attribute] = {"algorithm": f"Stable-Baselines3, {theirs.kind} policy", "manner": manner}
@@ -210,7 +212,7 @@ def _played(source: PolicySource, seeds: list[int], workers: int) -> Iterator[Tr
 
 def default_workers(episodes: int) -> int:
     """A process takes seconds to start, so not more than there is work for."""
-    return max(1, min(len(os.sched_getaffinity(0)), episodes // 10))
+    return max(1, min(cores(), episodes // 10))
 
 
 def provenance(

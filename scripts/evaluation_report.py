@@ -55,7 +55,7 @@ def table(result: dict[str, Any]) -> str:
         lines.append(_row(str(run["training_seed"] if run["training_seed"] is not None else "-"), run))
     if len(result["runs"]) > 1:
         lines.append(_row("mean", result["mean"]))
-    return "\n".join([*lines, f"intervals: {result['confidence']:.0%}, {result['interval']}"])
+    return "\n".join([*lines, f"intervals: {100 * result['confidence']:.10g}%, {result['interval']}"])
 
 
 def _row(name: str, values: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ Then `python scripts/make_results.py` writes the tables.
 import argparse
 import json
 import re
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,9 +23,9 @@ from omegaconf import OmegaConf
 
 from conf.errors import UserError
 from scripts.command_line import Parser, exit_status
-from scripts.kept_runs import read_config, read_evaluations, read_json, read_overrides, seeds_of
+from scripts.kept_runs import evaluations_of, read_config, read_json, read_overrides, read_result, seeds_of
 from scripts.provenance import ROOT, without_paths
-from training.folder import new_folder
+from training.folder import new_folder, write_atomically
 
 RESULTS = ROOT / "docs" / "results"
 OF_THE_MACHINE = ("host", "process", "process_start")  # in status.json
@@ -73,11 +74,24 @@ def keep(options: argparse.Namespace) -> None:
         kept[table] = selection.run_id
         selections.append(selection)
     for selection in selections:
-        target = new_folder(experiment, selection.run_id)
         notes = {"note.txt": options.note.strip() + "\n"} if options.note else {}
-        for name, text in (selection.files | notes).items():
-            (target / name).write_text(text)
+        target = written(experiment, selection.run_id, selection.files | notes)
         print(f"{selection.source} is kept in {target}")
+
+
+def written(experiment: Path, run_id: str, files: dict[str, str]) -> Path:
+    """A new folder of the experiment, which has all of these files from the beginning."""
+    # Beside the experiment, as all folders in it are runs. What a killed program left there is of no use.
+    temporary = experiment.with_name(f".{experiment.name}.part")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        for name, text in files.items():
+            write_atomically(temporary / name, text)
+        return temporary.rename(new_folder(experiment, run_id))
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
 
 
 def select(folder: Path, unfinished: bool) -> Selection:
@@ -95,7 +109,7 @@ def select(folder: Path, unfinished: bool) -> Selection:
     config = without_machine(read_config(folder / ".hydra" / "config.yaml"))
     overrides = [shown for item in read_overrides(folder / ".hydra" / "overrides.yaml") if (shown := override(item))]
     seeds = seeds_of(config)
-    read_evaluations(folder / "evaluations.csv", seeds)
+    evaluations_of(folder / "evaluations.csv", seeds)
     kept_status = {name: _without_paths(value) for name, value in status.items() if name not in OF_THE_MACHINE}
     files = {
         "evaluations.csv": (folder / "evaluations.csv").read_text(),
@@ -104,7 +118,7 @@ def select(folder: Path, unfinished: bool) -> Selection:
         "overrides.yaml": OmegaConf.to_yaml(OmegaConf.create(overrides)),
     }
     if state == "finished" or (folder / "result.json").exists():
-        read_json(folder / "result.json")
+        read_result(folder / "result.json")
         files["result.json"] = (folder / "result.json").read_text()
     numbers = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]}-{seeds[-1]}"
     environment = re.sub(r"[^\w-]", "-", config["env"]["name"])
@@ -116,7 +130,7 @@ def without_machine(config: dict[str, Any]) -> dict[str, Any]:
     demonstrations = config["env"].get("demonstrations")
     cleaned: dict[str, Any] = _without_paths(config)
     cleaned |= {"output_folder": "outputs", "resume": None}
-    cleaned["env"]["demonstrations"] = Path(demonstrations).name if demonstrations else None
+    cleaned["env"]["demonstrations"] = Path(str(demonstrations)).name if demonstrations else None
     return cleaned
 
 

@@ -1,6 +1,5 @@
 """Runs whose raw files are kept in docs/results: reading them, and the numbers that claims rest on."""
 
-import csv
 import json
 import math
 import re
@@ -15,19 +14,11 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from conf.errors import UserError
+from training.sweeps.results import Evaluation, read_evaluations
 
 REACHED = 0.9  # of the demonstrations' mean return
 LAST = 5  # evaluations whose mean is less a matter of luck than the last one alone
 UNCOMPARED = ("seed", "output_folder", "resume", "debug", "logging")  # may differ between runs of one row
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    phase: str
-    step: int
-    episode_return: float
-    score: float
-    seconds: float  # since the run began
 
 
 @dataclass(frozen=True)
@@ -110,11 +101,13 @@ class KeptRun:
     @property
     def wall_seconds(self) -> float:
         """Of the whole run; up to the last evaluation where it did not finish."""
-        return float(self.result.get("wall_seconds", max(seed.final.seconds for seed in self.seeds)))
+        found = known(self.result.get("wall_seconds"))
+        return max(seed.final.seconds for seed in self.seeds) if found is None else float(found)
 
     @property
     def steps_per_second(self) -> float:
-        return float(self.result.get("steps_per_second", math.nan))
+        found = known(self.result.get("steps_per_second"))
+        return math.nan if found is None else float(found)
 
     @property
     def own_overrides(self) -> dict[str, str]:
@@ -151,10 +144,10 @@ def natural(name: str) -> list[tuple[int, str]]:
 
 def load_run(folder: Path) -> KeptRun:
     """Raises UserError where a file is missing or damaged."""
-    result = read_json(folder / "result.json") if (folder / "result.json").exists() else {}
+    result = read_result(folder / "result.json") if (folder / "result.json").exists() else {}
     config = read_config(folder / "config.yaml")
     seeds = seeds_of(config)
-    evaluations = read_evaluations(folder / "evaluations.csv", seeds)
+    evaluations = evaluations_of(folder / "evaluations.csv", seeds)
     demonstrations = known(result.get("demonstration_return"))
     expert = known(result.get("references", {}).get("expert"))
     note = folder / "note.txt"
@@ -186,10 +179,27 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def read_result(path: Path) -> dict[str, Any]:
+    """Raises UserError where the file is missing or damaged."""
+    content = read_json(path)
+    references = content.get("references", {})
+    if not isinstance(references, dict):
+        raise UserError(f"{path} is damaged: references is {references!r}, expected expert and random")
+    numbers = {name: references.get(name) for name in ("expert", "random")}
+    numbers |= {name: content.get(name) for name in ("demonstration_return", "wall_seconds", "steps_per_second")}
+    for name, value in numbers.items():
+        if not isinstance(value, int | float | None):
+            raise UserError(f"{path} is damaged: {name} is {value!r}, expected a number")
+    return content
+
+
 def read_config(path: Path) -> dict[str, Any]:
     content = _read_yaml(path)
     if not isinstance(content, dict) or not {"algorithm", "seed", "runs", "env"} <= set(content):
         raise UserError(f"{path} is damaged: expected a run's settings")
+    env = content["env"]
+    if not isinstance(env, dict) or not all(isinstance(env.get(name), str) for name in ("name", "id")):
+        raise UserError(f"{path} is damaged: env is {env!r}, expected settings with a name and an id")
     return content
 
 
@@ -210,25 +220,22 @@ def _read_yaml(path: Path) -> Any:
 def seeds_of(config: dict[str, Any]) -> list[int]:
     """Raises UserError where the configuration is damaged."""
     first, runs = config.get("seed"), config.get("runs")
-    if not isinstance(first, int) or not isinstance(runs, int):
-        raise UserError(f"seed={first} and runs={runs} in a kept configuration: expected whole numbers")
+    if not isinstance(first, int) or not isinstance(runs, int) or runs < 1:
+        raise UserError(f"seed={first} and runs={runs} in a kept configuration: expected whole numbers, runs from 1")
     return list(range(first, first + runs))
 
 
-def read_evaluations(path: Path, seeds: Sequence[int]) -> list[tuple[Evaluation, ...]]:
+def evaluations_of(path: Path, seeds: Sequence[int]) -> list[tuple[Evaluation, ...]]:
     """The evaluations of each seed, at least one.
 
     Raises:
-        UserError: the table is missing or damaged, or has nothing about a seed.
+        UserError: the table is missing or damaged, or is of other seeds.
     """
-    found: dict[int, list[Evaluation]] = {seed: [] for seed in seeds}
-    try:
-        with path.open(newline="") as file:
-            for row in csv.DictReader(file):
-                values = (float(row[name]) for name in ("return_mean", "score", "seconds"))
-                found[int(row["seed"])].append(Evaluation(row["phase"], int(row["step"]), *values))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is missing or damaged ({type(error).__name__})") from error
-    if missing := [seed for seed, own in found.items() if not own]:
+    found, damage = read_evaluations(path)
+    if damage:
+        raise UserError(f"{path} is missing or damaged ({damage})")
+    if missing := [seed for seed in seeds if seed not in found]:
         raise UserError(f"{path} has no evaluation of seed {missing[0]}")
-    return [tuple(own) for own in found.values()]
+    if others := sorted(found.keys() - set(seeds)):
+        raise UserError(f"{path} has evaluations of seed {others[0]}: expected {seeds[0]} to {seeds[-1]}")
+    return [tuple(found[seed]) for seed in seeds]

@@ -12,7 +12,9 @@
 import contextlib
 import io
 import os
+import re
 import resource
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -22,6 +24,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from conf.errors import UserError
 from scripts.command_line import Parser, exit_status, positive
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,17 +46,28 @@ command_line(train)
 
 
 def processor_seconds(*arguments: str) -> float:
-    """Of a command that succeeds, with all processes that it starts and waits for."""
+    """Of a command, with all processes that it starts and waits for. Raises UserError where it fails."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(arguments, check=True, cwd=ROOT, capture_output=True)
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        raise failed(arguments, done)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def first_step(folder: Path) -> float:
+    """Raises UserError where there is none."""
     words = ("algorithm=GAIL", "env=hopper", f"output_folder={folder}", "logging.progress=false")
-    said = subprocess.run((sys.executable, "-c", FIRST_STEP, *words), cwd=ROOT, capture_output=True, text=True).stderr
-    return float(said.rpartition("seconds=")[2])
+    done = subprocess.run((sys.executable, "-c", FIRST_STEP, *words), cwd=ROOT, capture_output=True, text=True)
+    if not (found := re.search(r"^seconds=([\d.e-]+)$", done.stderr, re.MULTILINE)):
+        raise failed(("train.py", *words), done)
+    return float(found[1])
+
+
+def failed(arguments: Sequence[str], done: subprocess.CompletedProcess[str]) -> UserError:
+    """With the last line of what it said."""
+    said = done.stderr.strip().splitlines() or ["it said nothing"]
+    return UserError(f"{shlex.join(arguments)} ended with exit status {done.returncode}: {said[-1]}")
 
 
 def own_seconds(jobs: int, folder: Path) -> float:

@@ -23,6 +23,7 @@ from scripts.command_line import Parser, exit_status
 from scripts.kept_runs import KeptRun, SeedRun, known, load_experiment, read_json
 from scripts.result_pictures import draw
 from scripts.speed_tables import costs, markdown_table, on_policy_speed
+from training.folder import write_atomically
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 HEADER = """\
@@ -106,7 +107,7 @@ def make(options: argparse.Namespace) -> None:
     text = "\n".join([HEADER, *sections, *map(costs, reports), *map(on_policy_speed, on_policy)])
     pictures = output.with_suffix("")
     pictures.mkdir(parents=True, exist_ok=True)
-    output.write_text(text)
+    write_atomically(output, text)
     for folder, rows in experiments.items():
         draw(pictures / f"{folder.name}.png", rows, labels(rows), title(folder))
     print(f"{len(experiments)} experiments in {output}")

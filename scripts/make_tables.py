@@ -25,6 +25,7 @@ from omegaconf import OmegaConf
 from conf.errors import UserError
 from scripts.command_line import Parser, duration, exit_status
 from scripts.kept_runs import SeedRun, load_run, natural, read_json
+from training.folder import write_atomically
 from training.sweeps.space import Value
 from training.sweeps.trials import Record, Trial, load_record, score
 
@@ -52,7 +53,7 @@ def make(root: Path) -> None:
     }
     pages = {root / page: filled(root / page, own) for page, own in blocks.items()}
     for path, text in pages.items():
-        path.write_text(text)
+        write_atomically(path, text)
 
 
 def filled(path: Path, blocks: Mapping[str, str]) -> str:

@@ -97,9 +97,9 @@ def rolled_out(options: argparse.Namespace) -> tuple[float, str]:
     policy = load_checked(path, options.run_index)
     if policy.environment_id != options.environment:
         raise UserError(f"{path} is a policy for {policy.environment_id}, not for {options.environment}")
+    trained = f" of `{command}`" if (command := training_command(path)) else ""
     returns = roll_out(options.environment, greedy(policy, options.run_index), options.expert_episodes, options.seed)
     mean, deviation = returns.returns.mean(), returns.returns.std()
-    trained = f" of `{command}`" if (command := training_command(path)) else ""
     source = f"{options.expert_episodes} greedy episodes (std {deviation:.2f}) of {path.name}{trained}"
     return float(mean), f"{source}, sha256 {sha256(path)}"
 

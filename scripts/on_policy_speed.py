@@ -11,7 +11,6 @@ turns. Where other programs share the machine, steps per second of processor tim
 
 import argparse
 import contextlib
-import json
 import shlex
 import sys
 import tempfile
@@ -34,12 +33,13 @@ from environments.formats import read_demonstrations
 from environments.seals import origin
 from models.discriminators import DiscriminatorConfig
 from models.mlp import MLPConfig
-from scripts.command_line import Parser, exit_status, positive
+from scripts.command_line import Parser, check_output, exit_status, positive
 from scripts.peers import REQUIREMENTS, Peer, install
 from scripts.provenance import processor, versions, without_paths
 from scripts.timing import Timed, Timing, composed, in_own_process, measure, peak, ratio, typical
 from training.build import build, demonstrations_path
 from training.config import Config, parse
+from training.folder import write_json
 from training.phases import Interaction
 
 ROWS = [
@@ -126,8 +126,8 @@ def speed(options: argparse.Namespace) -> None:
     Raises:
         UserError: a library cannot be installed, or does other work than this one.
     """
-    if options.json and not options.json.parent.is_dir():
-        raise UserError(f"--json {options.json}: there is no such folder")
+    if options.json:
+        check_output("--json", options.json)
     runs = [Training(parse(composed(row, row[0].split("=")[1]))) for row in ROWS]
     with peers(runs, options.vs) as others:
         timed: list[Timed] = [*runs, *others.values()]
@@ -147,7 +147,7 @@ def speed(options: argparse.Namespace) -> None:
             print(PEER_ROW.format(**row["peer"]))
         report["rows"].append(row)
     if options.json:
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
+        write_json(options.json, report)
 
 
 @contextlib.contextmanager

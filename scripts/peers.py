@@ -71,7 +71,11 @@ class Peer:
             stderr=self.errors,
             text=True,
         )
-        self.setup = self._ask(settings)
+        try:
+            self.setup = self._ask(settings)
+        except BaseException:
+            self.close()
+            raise
 
     def block(self, kind: str, steps: int) -> Timing:
         answer = self._ask({"kind": kind, "steps": steps})
@@ -79,15 +83,19 @@ class Peer:
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         assert self.process.stdin and self.process.stdout
+        line = ""
         try:
             self.process.stdin.write(json.dumps(request) + "\n")
             self.process.stdin.flush()
-            answer: dict[str, Any] = json.loads(self.process.stdout.readline())
+            line = self.process.stdout.readline()
+            answer: dict[str, Any] = json.loads(line)
         except (OSError, ValueError) as error:
+            self.process.kill()  # it may wait for the next line, for ever
             self.process.wait()
             self.errors.seek(0)
             said = self.errors.read().strip().splitlines() or ["it ended"]
-            raise UserError(f"--vs {self.name}: {said[-1]}") from error
+            what = f"it answered {line.strip()!r}, expected JSON" if line else said[-1]
+            raise UserError(f"--vs {self.name}: {what}") from error
         return answer
 
     def close(self) -> None:

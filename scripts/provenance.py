@@ -6,11 +6,9 @@ import platform
 import re
 import subprocess
 from pathlib import Path
-from typing import Any
-
-from omegaconf import OmegaConf
 
 from conf.errors import UserError
+from scripts.kept_runs import read_overrides
 from training.policy import SavedPolicy, load_policy
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,12 +54,16 @@ def without_paths(command: str) -> str:
 
 
 def training_command(policy: Path) -> str | None:
-    """The command that trained a policy, from the run's folder around it; None where it was moved away."""
+    """The command that trained a policy, from the run's folder around it; None where it was moved away.
+
+    Raises:
+        UserError: it is damaged.
+    """
     overrides = policy.parent / ".hydra" / "overrides.yaml"
     if not overrides.is_file():
         return None
-    saved: Any = OmegaConf.to_object(OmegaConf.load(overrides))
-    latest = {str(item).split("=")[0]: str(item) for item in saved}  # a resumed run has its new values at the end
+    # A resumed run has its new values at the end.
+    latest = {item.split("=")[0]: item for item in read_overrides(overrides)}
     kept = [item for key, item in latest.items() if key not in ("output_folder", "logging.progress")]
     return without_paths(" ".join(["python train.py", *kept]))
 

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import matplotlib
@@ -104,7 +105,7 @@ def _candidate(configuration: Configuration, report: Report, curve: Callable[[],
 
 
 def curve(groups: Sequence[Group]) -> Curve:
-    """The IQM over seeds and environments, with its interval, at the steps where all of them were evaluated."""
+    """The IQM over seeds and environments, with its interval, at the steps where all of them were evaluated, if any."""
     tasks = [[_values(result, group.scored) for result in group.counted] for group in groups]
     steps = sorted(set.intersection(*(set(values) for task in tasks for values in task)))
     chosen = np.linspace(0, len(steps) - 1, min(len(steps), MOST_POINTS)).round().astype(int)
@@ -129,11 +130,16 @@ def profile(scores: robust.Scores) -> Curve:
 
 
 def _drawn(report: Report, panels: dict[tuple[str, str, str], list[Candidate]]) -> list[Picture]:
-    """By title, what is along, and what is up."""
+    """By title, what is along, and what is up; none where there is nothing to draw."""
     order = {key: index for index, key in enumerate(dict.fromkeys(group.configuration for group in report.groups))}
     drawn = []
     for (title, along, up), candidates in panels.items():
-        best = sorted(candidates, key=lambda candidate: -candidate.rank)[:MOST_CURVES]
+        # One by one, as intervals take a while. There are no points where no step is common to all seeds.
+        ranked = sorted(candidates, key=lambda candidate: -candidate.rank)
+        curves = ((candidate, candidate.curve()) for candidate in ranked)
+        best = dict(islice(((one, points) for one, points in curves if len(points[0])), MOST_CURVES))
+        if not best:
+            continue
         styles: dict[int, Candidate] = {}
         for candidate in (one for one in candidates if one in best):
             style = order[candidate.configuration] % STYLES
@@ -141,7 +147,7 @@ def _drawn(report: Report, panels: dict[tuple[str, str, str], list[Candidate]]) 
                 style = (style + 1) % STYLES
             styles[style] = candidate
         lines = [Line(one.name, style % COLOURS, DASHES[style // COLOURS]) for style, one in styles.items()]
-        svg = _svg(lines, [candidate.curve() for candidate in styles.values()], along, up)
+        svg = _svg(lines, [best[candidate] for candidate in styles.values()], along, up)
         drawn.append(Picture(title, svg, lines, len(candidates) - len(best)))
     return drawn
 

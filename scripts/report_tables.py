@@ -65,8 +65,12 @@ class Group:
 
     def measured(self, measure: str) -> Float[np.ndarray, "_"]:
         """The score of each counted seed, or its return where there are no scores."""
-        scored = self.scored
-        return np.array([r.measured(measure) if scored else r.measured_return(measure) for r in self.counted])
+        if not self.scored:
+            return self.measured_returns(measure)
+        return np.array([result.measured(measure) for result in self.counted])
+
+    def measured_returns(self, measure: str) -> Float[np.ndarray, "_"]:
+        return np.array([result.measured_return(measure) for result in self.counted])
 
 
 @dataclass(frozen=True)
@@ -144,7 +148,7 @@ def group_table(report: Report) -> Table:
     rows = []
     for group in report.groups:
         scores = group.measured(measure) if group.scored else np.array([])
-        returns = [result.measured_return(measure) for result in group.counted]
+        returns = group.measured_returns(measure)
         rows.append(
             (
                 group.name,
@@ -153,7 +157,7 @@ def group_table(report: Report) -> Table:
                 number(scores.std(ddof=1) if len(scores) > 1 else math.nan),
                 number(robust.trimmed_mean(scores) if len(scores) else math.nan),
                 between(robust.iqm_interval([scores]) if len(scores) else (math.nan, math.nan)),
-                f"{statistics.fmean(returns):.1f}" if returns else "-",
+                f"{statistics.fmean(returns):.1f}" if len(returns) else "-",
             )
         )
     columns = ("runs", "seeds", "mean", "std", "IQM", "95% interval", "mean return")

@@ -77,7 +77,8 @@ def run_benchmark(overrides: Sequence[str], dry_run: bool) -> int:
     assert isinstance(options.sweep, BenchmarkConfig)
     jobs = planned_jobs(packed(suite(own, options.sweep), options.sweep.pack_seeds), plan)
     if dry_run:
-        left = [job for job in [*plan.jobs, *jobs] if job_state(plan.folder / job.name).state != "finished"]
+        new = plan.folder == Path()  # a folder of its own comes later: nothing of it has finished
+        left = [job for job in [*plan.jobs, *jobs] if new or job_state(plan.folder / job.name).state != "finished"]
         return show(left, options)
     if plan.folder == Path():
         plan.folder = new_folder(Path(fixed_value(own, "output_folder", "outputs")) / "benchmark").resolve()

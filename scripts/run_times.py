@@ -52,7 +52,7 @@ def _seconds_of_a_step(phase: Phase, config: Config) -> float:
     """Mean over whole rounds of collecting and updating, for as long as `BUDGET` and the phase last."""
     interval = config.training.interval if isinstance(phase, Interaction) else 1
     steps = 0
-    for _ in range(min(WARM_UP, phase.length // 2)):
+    for _ in range(min(WARM_UP, phase.length // (2 * phase.stride))):
         phase.advance()
         steps += phase.stride
     _synchronise(config)
@@ -61,7 +61,8 @@ def _seconds_of_a_step(phase: Phase, config: Config) -> float:
         phase.advance()
         steps += phase.stride
     _synchronise(config)
-    return (time.perf_counter() - started) / (steps - first)
+    # No steps are left where the warm-up itself was enough: behavioural cloning may stop early.
+    return (time.perf_counter() - started) / (steps - first) if steps > first else 0.0
 
 
 def _seconds_of_an_evaluation(config: Config, parts: Parts) -> float:

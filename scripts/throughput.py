@@ -12,7 +12,6 @@ the speed that products of a hidden layer's shapes reach in the same row (GFLOP/
 import argparse
 import contextlib
 import itertools
-import json
 import re
 import shlex
 import sys
@@ -24,11 +23,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.errors import UserError
-from scripts.command_line import Parser, exit_status, positive
+from scripts.command_line import Parser, check_output, exit_status, positive
 from scripts.peers import REQUIREMENTS, Peer, install
 from scripts.provenance import processor, versions, without_paths
 from scripts.timing import CHOSEN, Cell, Setting, Timed, Timing, configuration, measure, peak_memory, ratio, typical
 from training.config import Config
+from training.folder import write_json
 
 HEADER = "algorithm precision threads runs width  env steps/s  updates/s  GFLOP/s  of limit  loop steps/s  busy"
 ROW = (
@@ -88,8 +88,8 @@ def throughput(options: argparse.Namespace) -> None:
     lists = (options.algorithms, options.precision, options.threads, options.runs, options.hidden_sizes)
     settings = [Setting(*values) for values in itertools.product(*map(dict.fromkeys, lists))]
     configurations = {s: configuration(s, options.overrides, options.demonstrations) for s in settings}
-    if options.json and not options.json.parent.is_dir():
-        raise UserError(f"--json {options.json}: there is no such folder")
+    if options.json:
+        check_output("--json", options.json)
     cells = [Cell(setting, config) for setting, config in configurations.items()]
     with peers(options.vs, cells) as others:
         timed: list[Timed] = [*cells, *others.values()]
@@ -103,7 +103,7 @@ def throughput(options: argparse.Namespace) -> None:
     report["peers"] = compared(options.vs, timings, dict(zip(others, results[len(cells) :], strict=True)))
     report["peak_memory"] = memory(configurations)
     if options.json:
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
+        write_json(options.json, report)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,8 @@
-"""Untrained policies in files, as a run leaves them; and what a tool says when it refuses."""
+"""Untrained policies in files, as a run leaves them; a full disk; and what a tool says when it refuses."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+import resource
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,17 @@ def save_policy(parent: Path, *overrides: str) -> Path:
     saved = "- algorithm=SAC\n- env.demonstrations=/home/me/data/mine.hdf5\n- output_folder=/home/me/out\n"
     write_atomically(loop.folder / ".hydra" / "overrides.yaml", saved)
     return loop.folder / "policy.pt"
+
+
+@contextlib.contextmanager
+def full_disk() -> Iterator[None]:
+    """It has room for 100 bytes of each file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def assert_refused(

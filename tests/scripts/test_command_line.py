@@ -4,11 +4,12 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from conf.errors import UserError
-from scripts.command_line import Parser, duration, exit_status
+from scripts.command_line import Parser, check_output, duration, exit_status
 
 
 def nothing() -> None:
@@ -66,6 +67,22 @@ def test_what_is_under_way_cleans_up_behind_itself() -> None:
 def test_wrong_arguments_are_refused_in_one_line() -> None:
     with pytest.raises(UserError, match=r"^unrecognized arguments: --no \(see --help\)$"):
         Parser().parse_args(["--no"])
+
+
+def test_where_a_file_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "old.json").touch()
+    for name in ("new.json", "old.json"):
+        check_output("--json", tmp_path / name)
+    for path, words in (
+        (tmp_path, "is not a file: expected the name of one"),
+        (Path(os.devnull), "is not a file: expected the name of one"),
+        (tmp_path / "nowhere" / "x.json", "there is no such folder"),
+    ):
+        with pytest.raises(UserError, match=f"^--json {path}:? .*{words}"):
+            check_output("--json", path)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(UserError, match=f"^--json {tmp_path}/x: {tmp_path} is a folder that cannot be written to"):
+        check_output("--json", tmp_path / "x")
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,20 @@ def test_two_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "Hopper-v4: 0.900 (1 seeds) against 0.800 (1)\n" in said  # one seed each says nothing of a spread
 
 
+def test_scores_are_not_compared_with_returns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Scores of 0.1 and 0.2 are returns of 10 and 20, of which one is above 15: half of the pairs, in both orders."""
+    scored, unscored = written_run(tmp_path / "a", {0: [0.1], 1: [0.2]}), written_run(tmp_path / "b", {0: [math.nan]})
+    table = unscored / "evaluations.csv"
+    table.write_text(table.read_text().replace("1,nan,0", "1,15,0"))
+    for folders, means in (((scored, unscored), "2 15 1"), ((unscored, scored), "1 15 2")):
+        assert compare.main([str(folder) for folder in folders]) == 0
+        said = capsys.readouterr().out
+        assert said.startswith("final returns of ")
+        assert "probability of improvement 0.500" in said
+        seeds, _, others = means.split()
+        assert f"Pendulum-v1: 15.000 ({seeds} seeds, returns) against 15.000 ({others})\n" in said
+
+
 def test_versions_of_an_environment_are_not_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     written_run(tmp_path / "a", {0: [0.5]}, "env=hopper")
     written_run(tmp_path / "b", {0: [0.5]}, "env=hopper", "env.version=v5")

@@ -1,6 +1,7 @@
 """Recorded demonstrations: what is in the file, what is said about it, and what is refused."""
 
 import hashlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -258,6 +259,23 @@ def test_processes_side_by_side_record_the_same(policy: Path, tmp_path: Path) ->
     record(policy, tmp_path / "one.hdf5", "--sampled")
     record(policy, tmp_path / "two.hdf5", "--sampled", "--workers", "2")
     assert (tmp_path / "one.hdf5").read_bytes() == (tmp_path / "two.hdf5").read_bytes()
+
+
+def test_processes_where_the_system_counts_no_cores_of_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As macOS: then all cores of the machine. 10 episodes for each process at least."""
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    assert [demonstration_recording.default_workers(episodes) for episodes in (9, 30, 1000)] == [1, 3, 4]
+
+
+@pytest.mark.parametrize("content", ["- a: [", "a=b", ""])
+def test_a_damaged_command_is_one_line(tmp_path: Path, content: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path = save_policy(tmp_path)
+    overrides = path.parent / ".hydra" / "overrides.yaml"
+    overrides.write_text(content)
+    output = tmp_path / "hopper.hdf5"
+    assert f"{overrides} is " in refused(capsys, record(path, output))
+    assert not output.exists()
 
 
 def test_sampled_actions_differ_from_greedy_ones(policy: Path, tmp_path: Path) -> None:

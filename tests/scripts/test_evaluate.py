@@ -12,10 +12,12 @@ from environments.formats import SUFFIXES, d4rl, read
 from environments.formats.base import DemonstrationSet
 from environments.reference_scores import UNKNOWN, ReferenceScores, reference_scores
 from environments.vector import reset_seeds
+from scripts import demonstrations
 from scripts.evaluate import main
-from scripts.evaluation_report import bootstrap, statistics
+from scripts.evaluation_report import bootstrap, statistics, table
 from scripts.rollouts import greedy, play
-from tests.scripts.helpers import save_policy
+from tests.scripts.helpers import assert_refused, save_policy
+from tests.training.test_stable_baselines3_policy import PPO, zipped
 from training import video
 from training.policy import load_policy
 
@@ -107,6 +109,13 @@ def test_the_table_has_a_line_for_each_seed(policy: Path, capsys: pytest.Capture
     assert lines[-1] == "intervals: 95%, percentile bootstrap, 10000 resamples"
 
 
+@pytest.mark.parametrize(("confidence", "shown"), [(0.995, "99.5%"), (0.57, "57%"), (0.99999, "99.999%")])
+def test_the_confidence_is_not_rounded(confidence: float, shown: str) -> None:
+    """100 times 0.57 is 56.99999999999999."""
+    facts = {"algorithm": "SAC", "environment": "Hopper-v4", "episodes": 1, "sampled": False, "runs": []}
+    assert table(facts | {"confidence": confidence, "interval": "drawn"}).endswith(f"\nintervals: {shown}, drawn")
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -142,6 +151,15 @@ def test_files_that_are_no_policies_are_refused(tmp_path: Path, capsys: pytest.C
     for path in (tmp_path, tmp_path / "policy.pt", tmp_path / "missing.pt"):
         assert run(path) == 2
         assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_zip_holds_one_policy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(zipped(tmp_path / "theirs.zip", PPO))
+    words = "--run-index 1: expected 0, the policy in theirs.zip"
+    assert_refused(main, [path, "--env-id", "Pendulum-v1", "--run-index", "1"], words, capsys)
+    record = ["record", path, "--env", "Pendulum-v1", "--run-index", "1", "--output", str(tmp_path / "set.hdf5")]
+    assert_refused(demonstrations.main, record, words, capsys)
+    assert [file.name for file in tmp_path.iterdir()] == ["theirs.zip"]
 
 
 def test_existing_files_stay(policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

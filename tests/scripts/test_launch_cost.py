@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from conf.errors import UserError
+from scripts import launch_cost
 from scripts.launch_cost import first_step, main, processor_seconds
+from tests.scripts.helpers import assert_refused
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,6 +35,19 @@ def test_the_parts_make_the_whole() -> None:
     whole, own, launching = map(float, found.groups())
     assert 0 < own < whole
     assert abs(own + launching - whole) < 0.002
+
+
+def test_a_child_that_fails_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UserError, match=r"'import nothing_here' ended with exit status 1: .*No module named"):
+        processor_seconds(sys.executable, "-c", "import nothing_here")
+    for child, words in (("raise OSError('no disk')", "OSError: no disk"), ("", "it said nothing")):
+        monkeypatch.setattr(launch_cost, "FIRST_STEP", child)
+        with pytest.raises(UserError, match=rf"train.py algorithm=GAIL .* ended with exit status [01]: {words}"):
+            first_step(tmp_path)
+    monkeypatch.setattr(launch_cost, "ROOT", tmp_path)  # has no train.py
+    assert_refused(main, ["--jobs", "1"], "No such file or directory", capsys)
 
 
 @pytest.mark.parametrize("typed", [("--jobs", "0"), ("--jobs", "many"), ("--job",)])

@@ -11,7 +11,7 @@ import pytest
 from scripts import on_policy_speed, peers
 from scripts.on_policy_speed import ROWS, Training, compared, figures, main, settings
 from scripts.timing import Timing, composed
-from tests.scripts.helpers import assert_refused
+from tests.scripts.helpers import assert_refused, full_disk
 from training.build import load_demonstrations
 from training.config import Config, parse
 
@@ -136,10 +136,24 @@ def test_other_work_is_refused(
     assert not (tmp_path / "figures.json").exists()
 
 
+def test_figures_replace_others_as_a_whole(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(on_policy_speed, "ROWS", [])  # nothing to measure
+    path = tmp_path / "figures.json"
+    path.write_text("mine")
+    with full_disk():
+        assert_refused(main, ["--json", str(path)], "File too large", capsys)
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("figures.json", "mine")]
+    assert main(["--json", str(path)]) == 0
+    assert json.loads(path.read_text())["rows"] == []
+
+
 REFUSED = [
     (["--vs", "nothing"], "invalid choice: 'nothing'"),
     (["--rollouts", "0"], "0 is not a whole number of at least 1"),
     (["--json", "nowhere/figures.json"], "there is no such folder"),
+    (["--json", "."], "--json . is not a file"),
     (["env=hopper"], "unrecognized arguments: env=hopper"),
 ]
 

@@ -10,11 +10,14 @@ import pytest
 from PIL import Image
 
 from scripts import keep_results, make_results
-from scripts.kept_runs import Evaluation, SeedRun, load_experiment
+from scripts.kept_runs import SeedRun, load_experiment
 from scripts.result_pictures import digest
+from tests.scripts.helpers import assert_refused, full_disk
+from training.sweeps.results import Evaluation
 
 ROOT = Path(__file__).resolve().parents[2]
 HEADER = "phase,step,seed,episodes,return_mean,return_std,score,length_mean,length_min,length_max,seconds"
+ROW = "interaction,10,0,5,1,1,1,9,9,9,1\n"
 RETURNS = {0: (100, 500, 950, 700, 800, 900, 1000), 1: (0, 100, 200, 300, 400, 880, 600)}  # of demonstrations with 1000
 
 
@@ -74,7 +77,7 @@ def seed_run(returns: tuple[float, ...], demonstrations: float | None, pretraine
     """The first `pretrained` evaluations belong to behavioural cloning."""
     phases = ["behavioural_cloning"] * pretrained + ["interaction"] * (len(returns) - pretrained)
     evaluations = tuple(
-        Evaluation(phase, 1000 * (i + 1), value, value / 1000, 10.0 * (i + 1))
+        Evaluation(phase, 1000 * (i + 1), float(value), value / 1000, 10.0 * (i + 1))
         for i, (phase, value) in enumerate(zip(phases, returns, strict=True))
     )
     return SeedRun("run", 0, evaluations, demonstrations)
@@ -154,6 +157,54 @@ def test_damaged_runs_are_refused_and_nothing_is_written(
     assert error.count("\n") == 1
     assert str(bad / missing) in error
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        (".hydra/config.yaml", "runs: 1, env: hopper", "env is 'hopper', expected settings with a name and an id"),
+        (".hydra/config.yaml", "runs: 1, env: {id: Hopper-v4}", "expected settings with a name and an id"),
+        (".hydra/config.yaml", "runs: 1, env: {name: 5, id: Hopper-v4}", "expected settings with a name and an id"),
+        (".hydra/config.yaml", "runs: 0, env: {name: hopper, id: Hopper-v4}", "runs=0"),
+        ("result.json", '{"references": null}', "references is None, expected expert and random"),
+        ("result.json", '{"references": {"expert": "good"}}', "expert is 'good', expected a number"),
+        ("result.json", '{"demonstration_return": "1000"}', "demonstration_return is '1000', expected a number"),
+        ("result.json", '{"wall_seconds": []}', "wall_seconds is [], expected a number"),
+        ("evaluations.csv", f"{HEADER}\ninteraction,10,0,5,1,1,1,9,9,9,soon\n", "is damaged in line 2"),
+        ("evaluations.csv", f"{HEADER}\n{ROW}{ROW.replace(',0,', ',3,', 1)}", "of seed 3: expected 0 to 0"),
+    ],
+)
+def test_what_files_may_hold(
+    name: str, content: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same before a run is kept and, where somebody has edited a file since, when it is read."""
+    run = make_run(tmp_path / "run")
+    assert keep(tmp_path, "trial", run) == 0
+    if name.endswith(".yaml"):
+        content = f"{{algorithm: GAIL, seed: 0, {content}}}"
+    (tmp_path / "results" / "trial" / "GAIL_hopper_0" / Path(name).name).write_text(content)
+    assert_refused(make_results.main, ["--results", str(tmp_path / "results")], words, capsys)
+    (run / name).write_text(content)
+    arguments = ["other", str(run), "--results", str(tmp_path / "results")]
+    assert_refused(keep_results.main, arguments, words, capsys)
+
+
+def test_a_full_disk_leaves_nothing_half(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, results = make_run(tmp_path / "run"), tmp_path / "results"
+    with full_disk():
+        assert_refused(keep_results.main, ["trial", str(run), "--results", str(results)], "File too large", capsys)
+    assert not list(results.iterdir())
+    killed = results / ".trial.part"
+    killed.mkdir()
+    (killed / "evaluations.csv").write_text("half")
+    assert keep(tmp_path, "other", run) == 0
+    before = document(tmp_path)  # and no section of what was left behind
+    assert "## Other" in before and "rial" not in before
+    assert keep(tmp_path, "trial", run) == 0
+    assert [path.name for path in sorted(results.glob("*/*"))] == ["GAIL_hopper_0"] * 2
+    with full_disk():
+        assert_refused(make_results.main, ["--results", str(results)], "File too large", capsys)
+    assert (tmp_path / "results.md").read_text() == before
 
 
 def test_other_bad_input_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ from scripts.command_line import duration
 from tests.training.commands import QUICK, Outcome, assert_refused, fingerprint, status_of
 from tests.training.helpers import configured
 from training.explain import parse_overrides
-from training.folder import read_table
+from training.folder import read_table, write_json
 from training.phases import Interaction
 from training.sweeps.options import BenchmarkConfig, LocalConfig, RayConfig, SlurmConfig
 from training.sweeps.plan import planned
@@ -100,8 +100,8 @@ def test_estimates_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
 class Rollouts(Interaction):
     """Steps of 4 environments that take 2 s on a clock of their own; updates come after 8."""
 
-    def __init__(self) -> None:
-        self.clock, self.length, self.stride = 0.0, 1000, 4
+    def __init__(self, length: int = 1000) -> None:
+        self.clock, self.length, self.stride = 0.0, length, 4
 
     def advance(self) -> Metrics:
         self.clock += 2.0
@@ -115,6 +115,24 @@ def test_steps_are_timed_in_whole_rounds(monkeypatch: pytest.MonkeyPatch) -> Non
     config = configured("algorithm=PPO", "env=pendulum", "training.interval=8", "training.batch_size=8")
     assert run_times._seconds_of_a_step(phase, config) == 0.5
     assert phase.clock == 24.0
+
+
+@pytest.mark.parametrize(("length", "clock"), [(40, 14.0), (12, 6.0), (4, 2.0), (1, 2.0)])
+def test_a_short_phase_is_not_over_before_it_is_timed(
+    length: int, clock: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At most half of it warms up: of 40 steps 20, in 5 times 2 s, then 8 in 4 s; of 4 none, then 4 in 2 s."""
+    phase = Rollouts(length)
+    monkeypatch.setattr(time, "perf_counter", lambda: phase.clock)
+    config = configured("algorithm=PPO", "env=pendulum", "training.interval=8", "training.batch_size=8")
+    assert run_times._seconds_of_a_step(phase, config) == 0.5
+    assert phase.clock == clock
+
+
+def test_a_phase_that_stops_within_the_warm_up_takes_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    phase = Rollouts()
+    monkeypatch.setattr(run_times, "_synchronise", lambda _: setattr(phase, "length", 40))  # 10 times 4
+    assert run_times._seconds_of_a_step(phase, configured("algorithm=PPO", "env=pendulum")) == 0.0
 
 
 @pytest.mark.parametrize("algorithm", ["PPO", "GAIL"])
@@ -158,6 +176,19 @@ def test_a_dry_run_prints_commands_and_does_nothing(tmp_path: Path, monkeypatch:
     ] * 2
     assert [command[-1] for command in commands] == ["seed=1", "seed=2"] * 2
     assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_counts_no_job_of_the_folder_that_it_is_run_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_json(tmp_path / "status.json", {"state": "finished"})
+    (tmp_path / "0").mkdir()
+    write_json(tmp_path / "0" / "status.json", {"state": "finished"})
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run_benchmark, "estimated_seconds", lambda _: 1.0)
+    outcome = run("algorithm=SAC", "env=pendulum", "seed=1,2", "--dry-run")
+    assert outcome.status == 0, outcome.error
+    assert [line.split()[-1] for line in outcome.output.splitlines()] == ["seed=1", "seed=2"]
 
 
 def test_a_failure_stays_alone_and_a_resumed_suite_repeats_nothing(tmp_path: Path) -> None:

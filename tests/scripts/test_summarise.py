@@ -94,6 +94,24 @@ def test_returns_where_no_scores_are_known(tmp_path: Path) -> None:
     assert "return per episode" in (tmp_path / "report.html").read_text()
 
 
+def test_seeds_that_share_no_step_have_no_curve(tmp_path: Path) -> None:
+    """After 1730 and 2140 steps: no curve of their own, and none over environments; a profile, and those of others."""
+    for seed, step in enumerate((1730, 2140)):
+        table = written_run(tmp_path / str(seed), {seed: [0.5]}) / "evaluations.csv"
+        table.write_text(table.read_text().replace("interaction,10,", f"interaction,{step},"))
+    pictures = '<svg role="img" aria-label='
+    summarise.summarise([tmp_path], tmp_path / "report", "final")
+    page = (tmp_path / "report.html").read_text()
+    assert page.count(pictures) == page.count(f'{pictures}"pendulum"') == 1  # the profile
+    written_run(tmp_path / "hopper", {0: [0.4], 1: [0.6]}, "env=hopper")
+    written_run(tmp_path / "other", {0: [0.4], 1: [0.6]}, "steps=5")
+    summarise.summarise([tmp_path], tmp_path / "report", "final")
+    page = (tmp_path / "report.html").read_text()
+    found = [page.count(f'{pictures}"{title}"') for title in ("hopper", "pendulum", "hopper, pendulum")]
+    assert found == [1, 2, 1]  # a curve; a curve and the profile of other steps; a profile without a curve
+    assert page.count("1 more curves are left out") == 1
+
+
 def test_half_written_runs_are_rows(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     torn = written_run(runs / "torn", {0: [0.1, 0.2]})

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from scripts import make_tables
+from tests.scripts.helpers import assert_refused, full_disk
 from tests.scripts.test_results import ROOT, keep, make_run
 from training.sweeps.space import Value
 from training.sweeps.trials import Record, Trial
@@ -132,6 +133,14 @@ def test_bad_input(kept: Path, file: str, content: str, words: str, capsys: pyte
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1 and words in error
     assert [(kept / page).read_text() for page in PAGES] == before
+
+
+def test_a_full_disk_leaves_pages_as_they_are(kept: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.read_text() for path in (kept / page for page in PAGES)}
+    with full_disk():
+        assert_refused(make_tables.main, ["--root", str(kept)], "File too large", capsys)
+    assert {path: path.read_text() for path in before} == before
+    assert not list(kept.rglob("*.part"))
 
 
 def test_the_committed_tables_are_up_to_date(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Throughput: that real work is timed, what is computed from it, and what is refused."""
 
+import contextlib
 import json
+import signal
 import subprocess
 import sys
 import venv
@@ -16,9 +18,9 @@ from memory.batch import Layout
 from memory.replay import ReplayMemory
 from models.mlp import MLPConfig
 from scripts import peers, timing
-from scripts.throughput import main, parse_arguments
+from scripts.throughput import main, parse_arguments, throughput
 from scripts.timing import Cell, Setting, Timing, configuration, measure, ratio, typical, update_flops
-from tests.scripts.helpers import assert_refused
+from tests.scripts.helpers import assert_refused, full_disk
 from tests.training.helpers import hopper_demonstrations
 
 SMALL = ("--steps", "4", "--blocks", "2", "--hidden-sizes", "8", "training.batch_size=8", "memory.size=2000")
@@ -129,6 +131,7 @@ REFUSED = [
     (["--algorithms", "SAC", "env=nowhere"], "env=nowhere is not known"),
     (["--algorithms", "GAIL", "--demonstrations", "none.hdf5"], "none.hdf5"),
     (["--algorithms", "SAC", "--json", "nowhere/figures.json"], "there is no such folder"),
+    (["--algorithms", "SAC", "--json", "."], "--json . is not a file"),
     (["--vs", "nothing"], "invalid choice: 'nothing'"),
     (["--algorithms", "SAC", "--runs", "2", "--vs", "stable-baselines3"], "--vs stable-baselines3 needs a row"),
 ]
@@ -144,6 +147,19 @@ def test_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert_refused(main, arguments, words, capsys)
+
+
+def test_figures_replace_others_as_a_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "figures.json"
+    path.write_text("mine")
+    options = parse_arguments(["--json", str(path)])
+    options.algorithms = []  # nothing to measure
+    with full_disk(), pytest.raises(OSError, match="File too large"):
+        throughput(options)
+    assert capsys.readouterr().out  # printed before
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("figures.json", "mine")]
+    throughput(options)
+    assert json.loads(path.read_text())["rows"] == []
 
 
 def test_overrides_may_stand_behind_lists() -> None:
@@ -189,6 +205,35 @@ def test_a_peer_that_fails_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     with pytest.raises(UserError, match="--vs stable-baselines3: ValueError: no such thing"):
         peer.block("loop", 10)
     peer.close()
+
+
+@pytest.mark.parametrize("settings", [{}, {"lines": 1}])
+def test_a_peer_that_does_not_answer_in_json_is_not_waited_for(
+    settings: dict[str, int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It goes on for 20 s, where another would wait for the next line for ever."""
+    script = tmp_path / "peer.py"
+    script.write_text(
+        "import json, sys, time\nif json.loads(sys.stdin.readline()): print('{}', flush=True), sys.stdin.readline()\n"
+        "print('a warning', file=sys.stderr)\nprint('hello', flush=True)\ntime.sleep(20)"
+    )
+    monkeypatch.setattr(peers, "script", lambda name: script)
+    started: list[subprocess.Popen[str]] = []
+    popen = subprocess.Popen
+
+    def start(*arguments: Any, **options: Any) -> subprocess.Popen[str]:
+        started.append(popen(*arguments, **options))
+        return started[0]
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    with (
+        pytest.raises(UserError, match="--vs stable-baselines3: it answered 'hello', expected JSON"),
+        contextlib.closing(peers.Peer("stable-baselines3", Path(sys.executable), settings, ("loop",))) as peer,
+    ):
+        peer.block("loop", 10)
+    (process,) = started
+    assert process.returncode == -signal.SIGKILL
+    assert process.stdin and process.stdout and process.stdin.closed and process.stdout.closed
 
 
 def test_peak_is_this_process() -> None:
