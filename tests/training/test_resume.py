@@ -200,7 +200,6 @@ def test_a_checkpoint_beyond_the_last_step_can_be_gone_on_with(tmp_path: Path) -
         pass
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def stopped_run(folder: Path) -> DictConfig:
     """Settings that go on with it."""
     settings = composed(*SMALL, "algorithm=SAC", "steps=60", f"output_folder={folder}")
@@ -228,6 +227,7 @@ def test_a_mistake_that_shows_in_training_makes_a_resumed_run_a_failed_one(tmp_p
         assert read_status(folder)["state"] == state
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("devices", [("cuda", "cuda"), ("cuda", "cpu"), ("cpu", "cuda")])
 def test_runs_go_on_on_any_device(devices: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hopper_demonstrations(tmp_path / "demonstrations.hdf5")

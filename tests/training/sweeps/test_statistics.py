@@ -86,6 +86,7 @@ RLIABLE = """
 import json, sys
 import numpy as np
 from rliable import library, metrics
+np.random.seed(0)  # which rliable draws from
 scores, other, thresholds = map(np.array, json.load(sys.stdin))
 _, intervals = library.get_interval_estimates(
     {"a": scores}, lambda x: np.array([metrics.aggregate_iqm(x)]), reps=3000
