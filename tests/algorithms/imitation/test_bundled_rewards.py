@@ -9,6 +9,8 @@ from algorithms.imitation.red import RED
 from tests.training.helpers import configured
 from training.build import Parts, build
 
+pytestmark = pytest.mark.usefixtures("unchecked_shapes")
+
 UPDATES = 3000
 OPTIONS = ("env=hopper", "imitation.trajectories=5", "imitation.learning_rate=1e-3")
 

@@ -84,6 +84,7 @@ def test_advantages_of_environments_do_not_mix() -> None:
     assert found[0].tolist() == [[3, 0], [2, 0], [1, 0]]
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize(("flag", "first", "second"), [("truncated", 10.0, 10.0), ("terminated", 1.9, 1.0)])
 def test_values_of_a_two_state_chain(flag: str, first: float, second: float) -> None:
     """Reward 1 a step from state 0 to state 1 and back. A time limit at state 1 changes no value (1 / (1 - 0.9));

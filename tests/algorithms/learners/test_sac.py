@@ -310,6 +310,7 @@ def test_saved_state_continues_exactly(averaging: float) -> None:
         assert torch.equal(value, parameters(second)[name]), name
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_it_finds_the_best_action_of_a_one_step_task() -> None:
     # r = -5 (a - a*)^2 and the episode ends: Q(s, a) = r, and greedy actions go to a* of each run's own.
     sac = make_sac(
