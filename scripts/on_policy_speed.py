@@ -4,9 +4,10 @@
 
 Each library trains on the same environment, with the same networks and as many steps of environments, policy and
 discriminator in a rollout: their warm-ups are counted. GAIL is that of its preset, with 10 of the bundled
-demonstrations. There are no evaluations and no logs. The environments are also stepped alone, by random actions: that
-bounds what any faster learner would reach. Figures are medians of blocks of whole rollouts; the blocks of all rows take
-turns. Where other programs share the machine, steps per second of processor time say more than those per second.
+demonstrations. There are no evaluations and no logs. The environments are also stepped alone, by random actions:
+about what a learner that takes no time would come to. Figures are medians of blocks of whole rollouts; the blocks of
+all rows take turns. Where other programs share the machine, steps per second of processor time say more than those per
+second.
 """
 
 import argparse

@@ -83,8 +83,8 @@ def on_policy_speed(report: dict[str, Any]) -> str:
         f"blocks that take turns; ratios are medians over blocks. Every process had at least {min(busy):.0%} of "
         "a processor: the lower, the less *steps/s* and *ratio by time* say; rates by processor time are those to "
         "compare. Both sides of a row take the same number of steps in the environment, of the policy and of the "
-        "discriminator for each rollout. *environments alone*: per second of processor time, stepped by random "
-        "actions; nothing that this library does could be faster on one thread."
+        "discriminator for each rollout. *environments alone*: the same ones, per second of processor time, "
+        "stepped by random actions and with nothing to learn."
     ]
     for name, versions in {"Ours": report["versions"], **software}.items():
         notes.append(f"- {name} ran with {', '.join(f'{package} {version}' for package, version in versions.items())}.")

@@ -198,10 +198,5 @@ def test_defaults_in_tables(page: str, overrides: str, keys: str, values: str) -
 
 def test_bugs_of_the_references_are_listed_as_tests_name_them() -> None:
     listed = re.findall(r"^\| ([KH]\d+) \|", (ROOT / "docs" / "reference_bugs.md").read_text(), re.MULTILINE)
-    comments = "\n".join(
-        re.search("#.*", line)[0]  # type: ignore[index]  # it is there
-        for path in (ROOT / "tests").rglob("test_*.py")
-        for line in path.read_text().splitlines()
-        if re.search(r"#.*\b[KH]\d+\b", line)
-    )
-    assert sorted(listed) == sorted(set(re.findall(r"\b[KH]\d+\b", comments)))
+    comments = [c for path in (ROOT / "tests").rglob("test_*.py") for c in re.findall("#.*", path.read_text())]
+    assert sorted(listed) == sorted(set(re.findall(r"\b[KH]\d+\b", "\n".join(comments))))

@@ -239,9 +239,10 @@ def test_rounds_stay_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for one, row in itertools.product(range(2), range(4)):
         assert torch.equal(rounds.take(indices)[one, row], expected[indices[one, row], one])
     assert len(rounds._files) == 2 and all(isinstance(file, np.memmap) for file in rounds._files.values())
-    (tmp_path / "round_001.npy").write_bytes(b"")
-    with pytest.raises(UserError, match=r"round_001.npy is missing or damaged"):
-        rounds.restore([4, 7, 1])
+    for damage in (lambda path: path.write_bytes(b""), Path.unlink):
+        damage(tmp_path / "round_001.npy")
+        with pytest.raises(UserError, match=r"round_001.npy is missing or damaged"):
+            rounds.restore([4, 7, 1])
 
 
 def test_a_person_labels_for_one_seed() -> None:
