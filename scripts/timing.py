@@ -22,11 +22,12 @@ from algorithms.learners.sac import SACConfig
 from conf.errors import UserError
 from memory.replay import ReplayMemory
 from models.mlp import MLPConfig
-from training.build import DTYPES, build
+from training.build import build
 from training.cli import CONF
 from training.config import Config, parse, register_schemas
 from training.explain import check_overrides, explain, parse_overrides
 from training.phases import Interaction
+from training.precision import DTYPES
 
 CHOSEN = ("algorithm", "precision", "threads", "runs", "reinforcement.actor.hidden_size")
 Result = TypeVar("Result")

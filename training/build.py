@@ -19,9 +19,9 @@ from training.aggregation import Aggregation
 from training.config import Config, imitation_class, learner_class
 from training.experts import make_expert
 from training.phases import CloningPhase, ImitationPretraining, Interaction, Phase
+from training.precision import DTYPES, fastest_precision
 
 BUNDLED = Path(__file__).resolve().parents[1] / "environments" / "demonstrations"
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,9 @@ def build(config: Config) -> Parts:
     first = config.training.interval if learner_class(config).on_policy else config.training.start
     if 0 < config.steps < first and imitation_class(config).provides_rewards:
         print(f"warning: steps={config.steps} update nothing: the first update is at step {first}", file=sys.stderr)
+    device = torch.device(config.device)
+    if config.precision == "bf16" and fastest_precision(device) != "bf16":
+        print(f"warning: precision=bf16 is emulated on this {device.type}, and slower than fp32", file=sys.stderr)
     spaces = spaces_of(config.env.id, config.imitation.absorbing)
     check_spaces(config, spaces)
     reinforcement, imitation_options = config.reinforcement, config.imitation
@@ -68,7 +71,7 @@ def build(config: Config) -> Parts:
         horizon=spaces.horizon,
         discount=reinforcement.discount,
         absorbing_state=spaces.absorbing_state if spaces.absorbing else None,
-        device=torch.device(config.device),
+        device=device,
         dtype=DTYPES[config.precision],
         num_envs=config.env.num_envs,
         discrete=spaces.discrete,

@@ -37,7 +37,7 @@ Give options as key=value. Most used:
   bc_pretraining.iterations=<n>      behavioural cloning first
   training.batch_size=<n>  training.learning_rate=<x>  reinforcement.discount=<x>
   evaluation.interval=<n>  evaluation.episodes=<n>  checkpoint.interval=<n>
-  device=cpu|cuda  threads=<n>  precision=fp32|bf16
+  device=cpu|cuda  threads=<n>  precision=fp32|bf16|auto
   resume=<folder>                    go on with a run that was interrupted; may extend steps=<n>
   save_trajectories=true  render=true  logging.wandb=true
   output_folder=<folder>             where results go, by default outputs/

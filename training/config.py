@@ -19,6 +19,7 @@ from conf.fields import Section, choice, expected, problem, ranged, unwrapped
 from environments.construction import EnvironmentConfig
 from environments.envpool import load_envpool
 from training.cli import CONF
+from training.precision import fastest_precision
 
 GROUPS = ("algorithm", "env", "learner", "optimised_hyperparameters")  # what is chosen by name
 
@@ -52,7 +53,7 @@ class Config(Section):
     steps: int = ranged(1_000_000, 0)  # environment steps of each run
     device: str = "cpu"  # cpu, cuda, cuda:0, ...
     threads: int = ranged(1, 1, 1024)  # of PyTorch; several small networks run best with one thread each
-    precision: str = choice("fp32", "fp32", "bf16")
+    precision: str = choice("fp32", "fp32", "bf16", "auto")  # auto: bf16 where the device has instructions for it
     resume: str | None = None  # folder of a run to go on with
     output_folder: str = "outputs"
     save_trajectories: bool = False  # keep the episodes of the last evaluation
@@ -97,6 +98,8 @@ def parse(composed: DictConfig) -> Config:
     config = OmegaConf.to_object(composed)
     assert isinstance(config, Config)
     check_combinations(config)
+    if config.precision == "auto":  # also in `composed`: what a run keeps says what was chosen
+        config.precision = composed.precision = fastest_precision(torch.device(config.device))
     return config
 
 
