@@ -29,6 +29,7 @@ class EnvironmentConfig(Section):
     fixed_horizon: bool = False  # does an episode end by its time limit alone?
     num_envs: int = ranged(1, 1)  # environments per run, stepped together
     backend: str = choice("gymnasium", "gymnasium", "envpool")
+    threads: int = ranged(1, 1, 1024)  # that simulate MuJoCo's robots side by side; other environments take one
     demonstrations: str | None = None  # a file or folder of any format; null: the bundled set
     # To mean 0 and deviation 1 in the demonstrations, for everything that learns; without demonstrations, running ones.
     normalise_observations: bool = False
@@ -134,8 +135,17 @@ class ResumableEnvironment(gymnasium.Wrapper):
         return self.env.reset(seed=seed, options=options)
 
     def step(self, action: np.ndarray | np.int64) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
-        self._actions.append(np.array(action))
+        self.record(action)
         return self.env.step(action)
+
+    def record(self, action: np.ndarray | np.int64) -> None:
+        """Note an action with which the simulator is stepped from outside."""
+        self._actions.append(np.array(action))
+
+    @property
+    def elapsed(self) -> int:
+        """Steps of the present episode."""
+        return len(self._actions)
 
     def state_dict(self) -> dict[str, Any]:
         actions = torch.from_numpy(np.stack(self._actions)) if self._actions else None

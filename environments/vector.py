@@ -13,10 +13,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from conf.errors import UserError
-from environments.construction import EnvironmentConfig, Spaces, make_environment
+from environments.construction import EnvironmentConfig, ResumableEnvironment, Spaces, make_environment
 from environments.envpool import EnvPoolBackend
+from environments.robots import Robots, kind_of
 from memory.batch import Batch
 from models.streams import stream_seed
+
+Transitions = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # successors, rewards, terminated, truncated
 
 
 def reset_seeds(seeds: Sequence[int], count: int, purpose: str) -> list[int]:
@@ -82,34 +85,43 @@ class VectorEnvironment:
         self.backend.close()
 
 
+class OneByOne:
+    """Any environments. Their infos are dropped: gathering those costs more than simulating a small one."""
+
+    def __init__(self, envs: Sequence[ResumableEnvironment]) -> None:
+        self.envs = envs
+
+    def step(self, actions: np.ndarray) -> Transitions:
+        results = [env.step(action) for env, action in zip(self.envs, actions, strict=True)]
+        observations, rewards, terminated, truncated, _ = zip(*results, strict=True)
+        return np.stack(observations), np.array(rewards), np.array(terminated), np.array(truncated)
+
+    def close(self) -> None:
+        pass
+
+
 class GymnasiumBackend:
-    """Gymnasium's environments, one after the other; each is reset here when its episode is over.
+    """Gymnasium's environments; each is reset here when its episode is over. MuJoCo's robots step together."""
 
-    Their infos are dropped: gathering those costs more than the simulation of a small environment.
-    """
-
-    def __init__(self, environment_id: str, seeds: list[int]) -> None:
+    def __init__(self, environment_id: str, seeds: list[int], threads: int = 1) -> None:
         self.envs = [make_environment(environment_id) for _ in seeds]
+        kind = kind_of(self.envs[0])
+        self.simulation = Robots(self.envs, kind, threads) if kind else OneByOne(self.envs)
         self._gather([env.reset(seed=seed)[0] for env, seed in zip(self.envs, seeds, strict=True)])
 
     def _gather(self, observations: list[np.ndarray]) -> None:
         self.observations = np.stack(observations).astype(np.float32)
 
-    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def step(self, actions: np.ndarray) -> Transitions:
         """True successors, rewards, terminated, truncated. Afterwards `observations` holds where each one goes on."""
-        successors = np.empty_like(self.observations)
-        rewards = np.empty(len(self.envs), np.float32)
-        terminated, truncated = np.empty((2, len(self.envs)), bool)
-        for index, env in enumerate(self.envs):
-            result = env.step(actions[index])
-            successors[index], rewards[index], terminated[index], truncated[index], _ = result
-        self.observations = successors
+        successors, rewards, terminated, truncated = self.simulation.step(actions)
+        self.observations = successors = successors.astype(np.float32)
         ends = terminated | truncated
         if ends.any():
             self.observations = successors.copy()
             for index in np.flatnonzero(ends).tolist():
                 self.observations[index] = self.envs[index].reset()[0]
-        return successors, rewards, terminated, truncated
+        return successors, rewards.astype(np.float32), terminated, truncated
 
     def state_dict(self) -> list[dict[str, Any]]:
         return [env.state_dict() for env in self.envs]
@@ -118,6 +130,7 @@ class GymnasiumBackend:
         self._gather([env.restore(saved) for env, saved in zip(self.envs, state, strict=True)])
 
     def close(self) -> None:
+        self.simulation.close()
         for env in self.envs:
             env.close()
 
@@ -125,4 +138,4 @@ class GymnasiumBackend:
 def _make_backend(config: EnvironmentConfig, seeds: list[int]) -> Any:
     if config.backend == "envpool":
         return EnvPoolBackend(config.id, seeds)
-    return GymnasiumBackend(config.id, seeds)
+    return GymnasiumBackend(config.id, seeds, config.threads)
