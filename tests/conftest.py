@@ -6,9 +6,10 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 from collections.abc import Iterator
 
-import jaxtyping
 import pytest
 import torch
+
+from tests import shapes
 
 torch.set_num_threads(1)
 
@@ -16,6 +17,5 @@ torch.set_num_threads(1)
 @pytest.fixture
 def unchecked_shapes() -> Iterator[None]:
     """For runs of thousands of steps, half of whose time is the check of what other tests have had checked."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+    with shapes.unchecked():
+        yield
