@@ -166,6 +166,7 @@ def test_what_a_policy_draws_beyond_the_bounds_changes_no_reward(module: str, de
     assert torch.equal(*rewards) and rewards[0].isfinite().all()
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize(("learner", "module"), PAIRS)
 def test_the_same_seed_gives_the_same_parameters(learner: str, module: str, demonstrations: Path) -> None:
     ends: list[dict[str, Tensor]] = []
@@ -188,6 +189,7 @@ def true_rewards_times(factor: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(VectorEnvironment, "step", changed)
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize(("learner", "module"), PAIRS)
 def test_no_true_reward_reaches_a_learner_that_imitates(learner: str, module: str, demonstrations: Path) -> None:
     ends: list[dict[str, Tensor]] = []
@@ -235,6 +237,7 @@ def test_the_auxiliary_cloning_loss_is_logged(learner: str, module: str, demonst
     assert any("cloning" in name and value.isfinite().all() for name, value in metrics.items())
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize(("learner", "module"), PAIRS)
 def test_saved_parts_continue_exactly(learner: str, module: str, demonstrations: Path, tmp_path: Path) -> None:
     (first, own), (second, other) = (make(learner, module, demonstrations, seed) for seed in (0, 50))
