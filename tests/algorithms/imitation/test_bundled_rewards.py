@@ -11,7 +11,7 @@ from training.build import Parts, build
 
 pytestmark = pytest.mark.usefixtures("unchecked_shapes")
 
-UPDATES = 3000
+UPDATES = 1500
 OPTIONS = ("env=hopper", "imitation.trajectories=5", "imitation.learning_rate=1e-3")
 
 
