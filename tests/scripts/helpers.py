@@ -2,6 +2,7 @@
 
 import contextlib
 import resource
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -24,13 +25,16 @@ def save_policy(parent: Path, *overrides: str) -> Path:
 
 
 @contextlib.contextmanager
-def full_disk() -> Iterator[None]:
-    """It has room for 100 bytes of each file."""
+def full_disk(room: int = 100) -> Iterator[None]:
+    """It has room for so many bytes of each file."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    writes = sys.dont_write_bytecode
+    sys.dont_write_bytecode = True  # it would be truncated, and the next program would fail on it
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
     try:
         yield
     finally:
+        sys.dont_write_bytecode = writes
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 

@@ -11,6 +11,7 @@ import pytest
 from conf.errors import UserError
 from environments.formats import FORMATS, read
 from environments.formats.base import DemonstrationSet
+from tests.scripts.helpers import full_disk
 from tests.scripts.test_demonstrations import ROOT, files, hopper, refused, run, saved
 
 
@@ -59,22 +60,29 @@ def test_folders_are_replaced_only_if_they_are_sets(tmp_path: Path, capsys: pyte
 
 @pytest.mark.parametrize("room", [1_000, 100_000])
 @pytest.mark.parametrize("name", ["d.hdf5", "d.npz", "d.csv", "minari"])
-def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, name: str, room: int) -> None:
-    """A limit on the size of files has the same effect on a program as a full disk."""
+def test_a_full_disk_leaves_nothing_behind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, room: int
+) -> None:
     source = saved(tmp_path / "a.hdf5", hopper(4000))
     output = tmp_path / "out" / name
     form = ["--format", "minari"] if name == "minari" else []
-    program = (
-        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room}));"
-        "from scripts.demonstrations import main; sys.exit(main(sys.argv[1:]))"
-    )
-    # -B: under the limit, Python would write truncated bytecode of this repository, which the next program fails on.
-    command = [sys.executable, "-B", "-c", program, "export", str(source), str(output), *form]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 2, done.stderr
-    assert done.stderr == "error: [Errno 27] File too large\n"
+    with full_disk(room):
+        assert run("export", source, output, *form) == 2
+    assert capsys.readouterr().err == "error: [Errno 27] File too large\n"
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_full_disk_is_said_once_however_the_program_ends(tmp_path: Path) -> None:
+    """HDF5 has files of its own to close then. A limit on the size of files is as a full disk to a program."""
+    source = saved(tmp_path / "a.hdf5", hopper(4000))
+    program = (
+        "import sys; from scripts.demonstrations import main; from tests.scripts.helpers import full_disk\n"
+        "with full_disk(100_000): sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", program, "export", str(source), str(tmp_path / "d.hdf5")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "error: [Errno 27] File too large\n")
+    assert files(tmp_path) == ["a.hdf5"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read and write everything")
