@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_first_step_comes_within_five_seconds(tmp_path: Path) -> None:
-    assert min(first_step(tmp_path) for _ in range(2)) < 5
+    assert any(first_step(tmp_path) < 5 for _ in range(2))
 
 
 def test_processor_time_counts_the_processes_of_a_process() -> None:
@@ -25,16 +25,21 @@ def test_processor_time_counts_the_processes_of_a_process() -> None:
     assert 0.5 < processor_seconds(sys.executable, "-c", child) < 1.5
 
 
-def test_the_parts_make_the_whole() -> None:
-    said = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "launch_cost.py"), "--jobs", "2"],
-        capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
+def test_the_parts_make_the_whole(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(launch_cost, "first_step", lambda folder: 1.25)  # which another test measures
+    assert main(["--jobs", "2"]) == 0
+    said = capsys.readouterr().out
+    assert re.match(r"help: \d+\.\d\d s\nfirst step: 1\.25 s\n", said)
     found = re.search(r"each of 2 jobs: (\S+) s, its own (\S+) s, launching it (\S+) s", said)
     assert found
     whole, own, launching = map(float, found.groups())
     assert 0 < own < whole
     assert abs(own + launching - whole) < 0.002
+
+
+def test_it_is_a_program() -> None:
+    command = [sys.executable, str(ROOT / "scripts" / "launch_cost.py"), "--help"]
+    assert "--jobs" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def test_a_child_that_fails_is_one_line(
