@@ -10,7 +10,7 @@ train: $(ENV)/.installed
 	$(RUN) train.py algorithm=GAIL env=hopper optimised_hyperparameters=GAIL_fast
 
 test: lint
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist worksteal
 
 lint: $(ENV)/.installed-dev
 	$(RUN) -m ruff check .
