@@ -13,6 +13,7 @@ import torch
 from omegaconf import DictConfig
 
 from conf.errors import UserError
+from tests.training.commands import run
 from tests.training.helpers import SMALL, composed, configured, hopper_demonstrations
 from training import checkpoint
 from training.build import build
@@ -248,8 +249,7 @@ def test_kill_9_at_random_moments(algorithm: str, tmp_path: Path) -> None:
     steps = 1000
     common = [*SMALL, f"algorithm={algorithm}", f"env.demonstrations={tmp_path / 'demonstrations.hdf5'}"]
     common += [f"steps={steps}", "checkpoint.interval=20"]
-    whole = train(tmp_path, *common, "output_folder=whole")
-    assert whole.wait() == 0
+    assert run(*common, f"output_folder={tmp_path / 'whole'}").status == 0
 
     generator, folder = random.Random(0), None
     process = train(tmp_path, *common, "output_folder=parts")
