@@ -77,7 +77,7 @@ class Spaces:
 
     def observe(self, observations: np.ndarray) -> Float[Tensor, "*batch learned"]:
         """The environment's observations [..., observation] as learners see them."""
-        observations = observations.astype(np.float32)
+        observations = observations.astype(np.float32, copy=False)
         if self.observation_mean is not None:
             observations = np.clip((observations - self.observation_mean) / self.observation_std, -CLIP, CLIP)
         tensor = torch.from_numpy(observations)
@@ -102,9 +102,9 @@ class Spaces:
         """
         if self.discrete:
             return np.asarray(actions.argmax(-1))
-        share = (np.clip(actions, -1.0, 1.0) + 1.0) / 2.0
+        share = (actions.clip(-1.0, 1.0) + 1.0) / 2.0
         scaled: np.ndarray = self.action_low + share * (self.action_high - self.action_low)
-        return scaled.astype(np.float32)
+        return scaled.astype(np.float32, copy=False)
 
     def from_environment(self, actions: np.ndarray) -> np.ndarray:
         """Actions in the environment's units as a learner's, [-1, 1] or one-hot."""
@@ -135,12 +135,12 @@ class ResumableEnvironment(gymnasium.Wrapper):
         return self.env.reset(seed=seed, options=options)
 
     def step(self, action: np.ndarray | np.int64) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
-        self.record(action)
+        self._actions.append(np.array(action))
         return self.env.step(action)
 
     def record(self, action: np.ndarray | np.int64) -> None:
-        """Note an action with which the simulator is stepped from outside."""
-        self._actions.append(np.array(action))
+        """Note an action, which nobody may change later, with which the simulator is stepped from outside."""
+        self._actions.append(action)
 
     @property
     def elapsed(self) -> int:

@@ -88,8 +88,7 @@ class Robots:
         self.simulators = [(robot.model, robot.data) for robot in robots]
         # Views: they show the present state.
         self.controls = [robot.data.ctrl for robot in robots]
-        self.positions = [robot.data.qpos for robot in robots]
-        self.velocities = [robot.data.qvel for robot in robots]
+        self.states = [(robot.data.qpos, robot.data.qvel) for robot in robots]
         self.places = [robot.data.body("torso").xpos if kind.torso else robot.data.qpos for robot in robots]
         self.shares = [self.simulators[start::threads] for start in range(min(threads, len(robots)))]
         self.pool = ThreadPoolExecutor(len(self.shares) - 1) if len(self.shares) > 1 else None
@@ -98,13 +97,13 @@ class Robots:
         self, actions: Float32[np.ndarray, "envs action"]
     ) -> tuple[Float64[np.ndarray, "envs observation"], Float64[np.ndarray, " envs"], Flags, Flags]:
         """Successors, rewards, terminated, truncated."""
-        for env, control, action in zip(self.envs, self.controls, actions, strict=True):
+        for env, control, action in zip(self.envs, self.controls, actions.copy(), strict=True):
             env.record(action)
             control[:] = action
         before = self._places()
         self._simulate()
         velocity = (self._places() - before) / self.robot.dt
-        positions, velocities = np.stack(self.positions), np.stack(self.velocities)
+        positions, velocities = map(np.array, zip(*self.states, strict=True))
         healthy = self.kind.healthy(self.robot, positions, velocities)
         terminates = getattr(self.robot, "_terminate_when_unhealthy", False)
         rewards = self._rewards(velocity, healthy | terminates, actions)

@@ -36,6 +36,7 @@ class VectorEnvironment:
         self.spaces, self.fixed_horizon = spaces, config.fixed_horizon
         self.shape = (len(seeds), config.num_envs)
         self.steps = 0  # of each run
+        self._ones, self._zeros = torch.ones(self.shape), torch.zeros(self.shape)  # batches are never mutated
         self.backend = _make_backend(config, reset_seeds(seeds, config.num_envs, "environment"))
         self.observations = self._observe(self.backend.observations)
 
@@ -52,7 +53,6 @@ class VectorEnvironment:
         self.observations = (
             self._observe(self.backend.observations) if (terminated | truncated).any() else next_observations
         )
-        zeros = torch.zeros(self.shape)
         self.steps += self.shape[1]
         return Batch(
             observations=observations,
@@ -61,14 +61,14 @@ class VectorEnvironment:
             next_observations=next_observations,
             terminated=flags[0],
             truncated=flags[1],
-            weights=torch.ones(self.shape),
+            weights=self._ones,
             collected_at=torch.full(self.shape, float(self.steps)),
-            absorbing=zeros,
-            next_absorbing=zeros,
+            absorbing=self._zeros,
+            next_absorbing=self._zeros,
         )
 
     def _tensor(self, values: np.ndarray) -> Tensor:
-        return torch.from_numpy(values.astype(np.float32)).view(self.shape)
+        return torch.from_numpy(values.astype(np.float32, copy=False)).view(self.shape)
 
     def _observe(self, observations: np.ndarray) -> Tensor:
         return self.spaces.observe(observations).view(*self.shape, -1)

@@ -1,13 +1,13 @@
-"""Measure how fast training on-policy is on this machine: PPO and GAIL on PPO, 8 environments, one thread.
+"""Measure how fast training on-policy is on this machine: PPO and GAIL on PPO, 8 environments, one thread of PyTorch.
 
     python scripts/on_policy_speed.py --vs stable-baselines3 imitation
 
 Each library trains on the same environment, with the same networks and as many steps of environments, policy and
 discriminator in a rollout: their warm-ups are counted. GAIL is that of its preset, with 10 of the bundled
-demonstrations. There are no evaluations and no logs. The environments are also stepped alone, by random actions:
-about what a learner that takes no time would come to. Figures are medians of blocks of whole rollouts; the blocks of
-all rows take turns. Where other programs share the machine, steps per second of processor time say more than those per
-second.
+demonstrations, and once more with its robots simulated in two threads. There are no evaluations and no logs. The
+environments are also stepped alone, by random actions: about what a learner that takes no time would come to. Figures
+are medians of blocks of whole rollouts; the blocks of all rows take turns. Where other programs share the machine,
+steps per second of processor time say more than those per second.
 """
 
 import argparse
@@ -48,12 +48,15 @@ ROWS = [
     ["algorithm=PPO", "env=pendulum"],
     ["algorithm=PPO", "env=seals_hopper"],
     ["algorithm=GAIL", "optimised_hyperparameters=GAIL_seals_hopper", "imitation.trajectories=10"],
+    ["algorithm=GAIL", "optimised_hyperparameters=GAIL_seals_hopper", "imitation.trajectories=10", "env.threads=2"],
 ]
 PEERS = {"PPO": "stable-baselines3", "GAIL": "imitation"}
-HEADER = "algorithm environment       steps/s  per processor s  busy  peak GiB  environments alone, per processor s"
+HEADER = (
+    "algorithm environment     threads  steps/s  per processor s  busy  peak GiB  environments alone, per processor s"
+)
 ROW = (
-    "{algorithm:<9} {environment:<16} {rate:>8.0f}  {processor_rate:>15.0f}  {busy:>4.2f}  {peak_gib:>8.2f}  "
-    "{environments_rate:>35.0f}"
+    "{algorithm:<9} {environment:<14} {env_threads:>8}  {rate:>7.0f}  {processor_rate:>15.0f}  {busy:>4.2f}  "
+    "{peak_gib:>8.2f}  {environments_rate:>35.0f}"
 )
 PEER_ROW = (
     "  {name}: {rate:.0f} steps/s, {processor_rate:.0f} per processor s; ours {ratio:.2f} and {processor_ratio:.2f} "
@@ -131,7 +134,7 @@ def speed(options: argparse.Namespace) -> None:
         check_output("--json", options.json)
     runs = [Training(parse(composed(row, row[0].split("=")[1]))) for row in ROWS]
     with peers(runs, options.vs) as others:
-        timed: list[Timed] = [*runs, *others.values()]
+        timed: list[Timed] = list(dict.fromkeys([*runs, *others.values()]))
         results = dict(zip(timed, measure(timed, options.rollouts * options.blocks, options.blocks), strict=True))
     timings = {cell: result["rollouts"] for cell, result in results.items()}
     report: dict[str, Any] = {"command": options.command, "processor": processor(), "versions": versions()}
@@ -153,16 +156,21 @@ def speed(options: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def peers(runs: Sequence[Training], libraries: Sequence[str]) -> Iterator[dict[Training, Peer]]:
-    """For each run of ours the same in another library, if that was asked for."""
+    """For each run of ours the same in another library, if that was asked for; one process where it is the same."""
     pythons = {name: install(name) for name in libraries}
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         started: dict[Training, Peer] = {}
+        known: list[tuple[dict[str, Any], Peer]] = []
         for run in runs:
             name = PEERS[run.config.algorithm]
             if name in pythons:
-                peer = Peer(name, pythons[name], settings(run.config, folder), ("rollouts",))
-                stack.callback(peer.close)
+                told = settings(run.config, folder)
+                peer = next((peer for same, peer in known if same == told), None)
+                if peer is None:
+                    peer = Peer(name, pythons[name], told, ("rollouts",))
+                    known.append((told, peer))
+                    stack.callback(peer.close)
                 if peer.setup["work"] != run.work:
                     raise UserError(f"--vs {name}: a rollout takes {peer.setup['work']} there, and {run.work} here")
                 started[run] = peer
@@ -225,7 +233,7 @@ def write_demonstrations(config: Config, path: Path) -> Path:
 
 def described(run: Training) -> dict[str, Any]:
     config = run.config
-    sizes = {"envs": config.env.num_envs, "rollout": config.training.interval}
+    sizes = {"envs": config.env.num_envs, "env_threads": config.env.threads, "rollout": config.training.interval}
     sizes |= {"minibatch": config.training.batch_size, "epochs": config.reinforcement.epochs}
     return {"algorithm": config.algorithm, "environment": config.env.name, **sizes, "work": run.work}
 

@@ -19,6 +19,7 @@ COST_COLUMNS = (
 ON_POLICY_COLUMNS = (
     "algorithm",
     "environment",
+    "threads of simulators",
     "rollout",
     "minibatch",
     "epochs",
@@ -68,7 +69,7 @@ def on_policy_speed(report: dict[str, Any]) -> str:
     """What scripts/on_policy_speed.py measured, each row beside the library that did the same work."""
     rows, software = [], {}
     for row in report["rows"]:
-        sizes = (str(row[key]) for key in ("rollout", "minibatch", "epochs"))
+        sizes = (str(row[key]) for key in ("env_threads", "rollout", "minibatch", "epochs"))
         rates = (f"{row[key]:.0f}" for key in ("rate", "processor_rate"))
         theirs = ["-"] * 5
         if peer := row.get("peer"):
@@ -79,12 +80,12 @@ def on_policy_speed(report: dict[str, Any]) -> str:
         rows.append([row["algorithm"], row["environment"], *own, *theirs])
     busy = [part["busy"] for row in report["rows"] for part in (row, row.get("peer", row))]
     notes = [
-        f"- {report['processor']}, one thread, {report['rows'][0]['envs']} environments, no evaluations. Medians of "
-        f"blocks that take turns; ratios are medians over blocks. Every process had at least {min(busy):.0%} of "
-        "a processor: the lower, the less *steps/s* and *ratio by time* say; rates by processor time are those to "
-        "compare. Both sides of a row take the same number of steps in the environment, of the policy and of the "
-        "discriminator for each rollout. *environments alone*: the same ones, per second of processor time, "
-        "stepped by random actions and with nothing to learn."
+        f"- {report['processor']}, one thread of PyTorch, {report['rows'][0]['envs']} environments, no evaluations. "
+        "Medians of blocks that take turns; ratios are medians over blocks. Every process had at least "
+        f"{min(busy):.0%} of a processor: the lower, the less *steps/s* and *ratio by time* say; rates by processor "
+        "time are those to compare. Both sides of a row take the same number of steps in the environment, of the "
+        "policy and of the discriminator for each rollout. *environments alone*: the same ones, per second of "
+        "processor time, stepped by random actions and with nothing to learn."
     ]
     for name, versions in {"Ours": report["versions"], **software}.items():
         notes.append(f"- {name} ran with {', '.join(f'{package} {version}' for package, version in versions.items())}.")

@@ -272,7 +272,7 @@ def test_what_each_algorithm_costs(tmp_path: Path) -> None:
 
 def test_speed_on_policy(tmp_path: Path) -> None:
     """Beside another library where there was one; each side says with which packages it ran."""
-    sizes = {"envs": 8, "rollout": 2048, "minibatch": 64, "epochs": 10, "peak_gib": 0.284}
+    sizes = {"envs": 8, "env_threads": 2, "rollout": 2048, "minibatch": 64, "epochs": 10, "peak_gib": 0.284}
     ours = {
         "algorithm": "PPO",
         **sizes,
@@ -289,10 +289,10 @@ def test_speed_on_policy(tmp_path: Path) -> None:
     (tmp_path / "results" / "on_policy_speed.json").write_text(json.dumps(report | {"rows": rows}))
     text = document(tmp_path)
     assert "## Speed on-policy\n\n    python scripts/on_policy_speed.py\n" in text
-    sizes_and_ours = "2048 | 64 | 10 | 4000 | 8000 | 9000 | 0.28"
+    sizes_and_ours = "2 | 2048 | 64 | 10 | 4000 | 8000 | 9000 | 0.28"
     assert f"| PPO | cartpole | {sizes_and_ours} | other==1.0 | 1000 | 3000 | 4.00 | 2.67 |\n" in text
     assert f"| PPO | pendulum | {sizes_and_ours} | - | - | - | - | - |\n" in text
-    assert "- Abacus, one thread, 8 environments" in text and "had at least 25% of a processor" in text
+    assert "- Abacus, one thread of PyTorch, 8 environments" in text and "had at least 25% of a processor" in text
     assert text.endswith("\n- Ours ran with torch 3.\n- other==1.0 ran with torch 2.\n")
 
 
