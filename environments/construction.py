@@ -138,7 +138,7 @@ class ResumableEnvironment(gymnasium.Wrapper):
         self._actions.append(np.array(action))
         return self.env.step(action)
 
-    def record(self, action: np.ndarray | np.int64) -> None:
+    def record(self, action: np.ndarray) -> None:
         """Note an action, which nobody may change later, with which the simulator is stepped from outside."""
         self._actions.append(action)
 
