@@ -31,8 +31,8 @@ class RunLinear(nn.Module):
     """A linear layer per member, as one batched product. Optionally divided by its largest singular value.
 
     `members` is (runs,) or (ensemble, runs); weights are [*members, in, out], orthogonal, each run from its stream.
-    Spectral normalisation follows Miyato et al. (2018): one power iteration a forward pass in training mode,
-    none in evaluation mode, with vectors of each member's own.
+    Spectral normalisation follows Miyato et al. (2018): one power iteration in training mode whenever the weight is
+    asked for, none in evaluation mode, with vectors of each member's own.
     """
 
     u: Tensor
@@ -63,22 +63,41 @@ class RunLinear(nn.Module):
                 self._power_iteration(self.weight.data.view(-1, inputs, outputs))
 
     def forward(self, inputs: Float[Tensor, "members batch in"], dtype: torch.dtype) -> Tensor:
-        weight = self.weight.view(-1, *self.weight.shape[-2:])
-        if self.spectral_norm:
-            if self.training:
-                self._power_iteration(weight.detach())
-            weight = weight / (self.u.mT @ weight @ self.v)
         bias = self.bias.view(-1, 1, self.bias.shape[-1])
-        if weight.shape[-1] == 1 and dtype == torch.float32 and not inputs.is_cuda:
-            # Products with one column are slow on CPUs: this sum takes a quarter of their time.
-            return (inputs * weight.mT).sum(-1, keepdim=True) + bias
-        return torch.baddbmm(bias.to(dtype), inputs.to(dtype), weight.to(dtype))
+        return product(inputs.to(dtype), self.applied()[0].to(dtype), bias.to(dtype))
+
+    def applied(self) -> tuple[Float[Tensor, "members in out"], Float[Tensor, "members 1 1"] | None]:
+        """The weight as it is applied, and the singular value by which it was divided, if it was."""
+        weight = self.weight.view(-1, *self.weight.shape[-2:])
+        if not self.spectral_norm:
+            return weight, None
+        sigma = self._power_iteration(weight.detach()) if self.training else None
+        if sigma is None or torch.is_grad_enabled():
+            sigma = torch.bmm(torch.bmm(self.u.mT, weight), self.v)
+        return weight / sigma, sigma
 
     @torch.no_grad()
-    def _power_iteration(self, weight: Float[Tensor, "members in out"]) -> None:
-        # New tensors, since an earlier graph may still need the old ones.
-        self.u = F.normalize(weight @ self.v, dim=1)
-        self.v = F.normalize(weight.mT @ self.u, dim=1)
+    def _power_iteration(self, weight: Float[Tensor, "members in out"]) -> Float[Tensor, "members 1 1"]:
+        """Returns |W' u|, which is u' W v for the new vectors."""
+        # In place: to set a buffer takes longer than the products. A recorded graph is good until the next iteration.
+        product = torch.bmm(weight, self.v)
+        torch.div(product, torch.linalg.vector_norm(product, dim=1, keepdim=True), out=self.u)
+        product = torch.bmm(weight.mT, self.u)
+        sigma: Tensor = torch.linalg.vector_norm(product, dim=1, keepdim=True)
+        torch.div(product, sigma, out=self.v)
+        return sigma
+
+
+def product(
+    inputs: Float[Tensor, "members batch in"],
+    weight: Float[Tensor, "members in out"],
+    bias: Float[Tensor, "members 1 out"],
+) -> Float[Tensor, "members batch out"]:
+    """inputs weight + bias."""
+    if weight.shape[-1] == 1 and len(weight) > 1 and weight.dtype != torch.bfloat16 and not inputs.is_cuda:
+        # Batched products with one column are slow on CPUs: this sum takes a quarter of their time.
+        return (inputs * weight.mT).sum(-1, keepdim=True) + bias
+    return torch.baddbmm(bias, inputs, weight)
 
 
 class MLP(nn.Module):
@@ -120,7 +139,7 @@ class MLP(nn.Module):
                 x = self.norms[index](x)
             x = self.activation(self._dropout(x, self.config.dropout))
         # In bfloat16 a value of 300 would be known to 2: far more than what one action adds to another's.
-        outputs: Tensor = self.final(x.float(), torch.float32)
+        outputs: Tensor = self.final(x.to(inputs.dtype), inputs.dtype)
         return outputs.view(*self.members, *outputs.shape[-2:])
 
     def trace(self, inputs: Float[Tensor, "runs batch in"]) -> tuple[Tensor, list[Tensor]]:
@@ -130,34 +149,43 @@ class MLP(nn.Module):
         one member a run, float32, no dropout, no normalisation.
         """
         seen = [inputs]
-        *hidden, final = self._layers
+        *hidden, final = self.layers
         for layer in hidden:
             seen.append(self.activation(torch.baddbmm(layer.bias, seen[-1], layer.weight)))
         return torch.baddbmm(final.bias, seen[-1], final.weight), seen
 
     @property
-    def _layers(self) -> list[RunLinear]:
+    def layers(self) -> list[RunLinear]:
         return cast(list[RunLinear], [*self.hidden, self.final])
 
     def pull_back(self, seen: list[Tensor], gradient: Float[Tensor, "runs batch out"]) -> list[Tensor]:
         """Gradients of the parameters, in their order, from that of the outputs."""
         found: list[Tensor] = []
-        for index, layer in reversed(list(enumerate(self._layers))):
+        for index, layer in reversed(list(enumerate(self.layers))):
             found += [gradient.sum(1, keepdim=True), torch.bmm(seen[index].mT, gradient)]
             if index:
-                gradient = torch.bmm(gradient, layer.weight.mT)
-                if self.config.activation == "relu":
-                    gradient = torch.ops.aten.threshold_backward(gradient, seen[index], 0.0)
-                else:
-                    gradient = torch.ops.aten.tanh_backward(gradient, seen[index])
+                gradient = self.through(seen[index], torch.bmm(gradient, layer.weight.mT))
         return found[::-1]
 
+    def through(self, activated: Float[Tensor, "runs batch feature"], gradient: Tensor) -> Tensor:
+        """The gradient by what goes into the activation, from what came out of it and the gradient by that."""
+        if self.config.activation == "relu":
+            before: Tensor = torch.ops.aten.threshold_backward(gradient, activated, 0.0)
+        else:
+            before = torch.ops.aten.tanh_backward(gradient, activated)
+        return before
+
     def _dropout(self, x: Float[Tensor, "members batch feature"], probability: float) -> Tensor:
+        mask = self.mask(x.shape, probability)
+        return x if mask is None else x * mask.to(x.dtype)
+
+    def mask(self, shape: torch.Size, probability: float) -> Float[Tensor, "members batch feature"] | None:
+        """Zeros where dropout strikes, and what makes up for them elsewhere; None: there is no dropout."""
         if not self.training or probability == 0:
-            return x
-        noise = self.streams.uniform(*self.members[:-1], *x.shape[-2:])  # [runs, (ensemble), batch, feature]
+            return None
+        noise = self.streams.uniform(*self.members[:-1], *shape[-2:])  # [runs, (ensemble), batch, feature]
         keep = noise.ge_(probability).mul_(1 / (1 - probability))  # in place: a quarter of the time of a mask of bools
-        return x * keep.movedim(0, -3).reshape(x.shape).to(x.dtype)
+        return keep.movedim(0, -3).reshape(shape)
 
 
 class RunLayerNorm(nn.Module):

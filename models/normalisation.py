@@ -25,9 +25,14 @@ class RunningNorm(nn.Module):
         self.register_buffer("mean", torch.zeros(runs, 1, features, device=device))
         self.register_buffer("variance", torch.full((runs, 1, features), 1 - EPSILON, device=device))
 
+    @property
+    def rates(self) -> Float[Tensor, "runs 1 features"]:
+        """By which what it knows of a row is multiplied."""
+        return torch.rsqrt(self.variance + EPSILON)
+
     def forward(self, rows: Float[Tensor, "runs batch feature"]) -> Float[Tensor, "runs batch feature"]:
         features = self.mean.shape[-1]
-        known = (rows[..., :features] - self.mean) * torch.rsqrt(self.variance + EPSILON)
+        known = (rows[..., :features] - self.mean) * self.rates
         return known if rows.shape[-1] == features else torch.cat([known, rows[..., features:]], -1)
 
     @torch.no_grad()
