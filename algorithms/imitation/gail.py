@@ -10,26 +10,30 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 from torch import Tensor
 
-from algorithms.base import Context, ImitationConfig, ImitationModule, Metrics, descend
+from algorithms.base import Context, ImitationConfig, ImitationModule, Metrics
+from algorithms.imitation.adversarial import (
+    REWARDS,
+    Logits,
+    Loss,
+    bce_loss,
+    bernoulli_entropy,
+    mixup_loss,
+    pugail_loss,
+)
 from conf.errors import UserError
 from conf.fields import choice, ranged
-from memory.batch import Batch, Layout
+from memory.batch import FIELDS, Batch, Layout
 from memory.demonstrations import Demonstrations
 from memory.replay import ReplayMemory
 from models.actors import Policy
-from models.discriminators import Discriminator, DiscriminatorConfig
+from models.discriminators import Discriminator, DiscriminatorConfig, DiscriminatorStep
 from models.normalisation import RunningNorm
 from models.streams import Streams
 
-EPSILON = 1e-6  # keeps the logarithms of rewards finite
 SATURATED_GAP = 8.0  # between mean logits: probabilities beyond 0.98 on both sides
-
-Logits = Float[Tensor, "runs batch"]
-Loss = Float[Tensor, " runs"]
 
 
 @dataclass
@@ -59,95 +63,22 @@ class GAILConfig(ImitationConfig):
             )
 
 
-def gail_reward(logits: Logits) -> Logits:
-    """-log(1 - p): never negative, so it rewards survival (Ho & Ermon 2016)."""
-    return -torch.log(1 - torch.sigmoid(logits) + EPSILON)
+def read_fields(config: GAILConfig) -> tuple[str, ...]:
+    """Of a batch, by a step of the discriminator."""
+    shaping = ("next_observations", "terminated") if config.model.reward_shaping else ()
+    policy = ("absorbing",) if config.model.subtract_log_policy else ()
+    return ("observations", "actions", "weights", *shaping, *policy)
 
 
-def airl_reward(logits: Logits) -> Logits:
-    """log p - log(1 - p): the logit itself, but for its limits (Fu et al. 2018)."""
-    probability = torch.sigmoid(logits)
-    return torch.log(probability + EPSILON) - torch.log(1 - probability + EPSILON)
-
-
-def fairl_reward(logits: Logits) -> Logits:
-    """-h exp(h), with h the AIRL reward (Ghasemipour et al. 2019)."""
-    log_ratio = airl_reward(logits)
-    return -log_ratio * log_ratio.exp()
-
-
-def unchanged(values: Logits) -> Logits:
-    return values
-
-
-REWARDS: dict[str, Callable[[Logits], Logits]] = {
-    "AIRL": airl_reward,
-    "FAIRL": fairl_reward,
-    "GAIL": gail_reward,
-    "f": unchanged,
-}
-
-
-def binary_cross_entropy(logits: Logits, label: float, weights: Logits) -> Loss:
-    """mean w BCE(D, label), from logits."""
-    return (weights * (F.softplus(logits) - label * logits)).mean(-1)
-
-
-def bce_loss(expert_logits: Logits, learner_logits: Logits, expert_weights: Logits, learner_weights: Logits) -> Loss:
-    return binary_cross_entropy(expert_logits, 1.0, expert_weights) + binary_cross_entropy(
-        learner_logits, 0.0, learner_weights
-    )
-
-
-def pugail_loss(
-    expert_logits: Logits,
-    learner_logits: Logits,
-    expert_weights: Logits,
-    learner_weights: Logits,
-    prior: float,
-    margin: float,
-) -> Loss:
-    """Non-negative positive-unlabelled risk (Xu & Denil 2019): eta R_E(1) + max(-beta, R_pi(0) - eta R_E(0))."""
-    positive = prior * binary_cross_entropy(expert_logits, 1.0, expert_weights)
-    negative = binary_cross_entropy(learner_logits, 0.0, learner_weights) - prior * binary_cross_entropy(
-        expert_logits, 0.0, expert_weights
-    )
-    return positive + negative.clamp_min(-margin)
-
-
-def mixup_loss(logits: Logits, expert_share: Logits, weights: Logits) -> Loss:
-    """BCE of convexly mixed rows with convexly mixed labels (Zhang et al. 2018; Chen et al. 2020)."""
-    cross_entropy = F.softplus(logits) - expert_share * logits
-    return (weights * cross_entropy).mean(-1)
-
-
-def bernoulli_entropy(logits: Logits, weights: Logits) -> Loss:
-    """mean w H(Bernoulli(sigmoid D))."""
-    return (weights * (F.softplus(logits) - logits * torch.sigmoid(logits))).mean(-1)
-
-
-def interpolate(expert_batch: Batch, batch: Batch, expert_share: Logits) -> Batch:
-    """Rows between demonstrations and the learner's, in every field."""
-
-    def mix(name: str) -> Tensor:
-        expert, learner = getattr(expert_batch, name), getattr(batch, name)
-        share = expert_share.unsqueeze(-1) if expert.dim() == 3 else expert_share
-        return torch.lerp(learner, expert, share)
-
-    return Batch(*(mix(name) for name in Batch.__dataclass_fields__))
-
-
-def gradient_penalty(discriminator: Discriminator, batch: Batch, log_probs: Logits | None) -> Float[Tensor, " runs"]:
-    """mean w (|grad_s D|^2 + |grad_a D|^2) at the rows of `batch`."""
-    inputs = [batch.observations.detach().requires_grad_()]
-    if not discriminator.state_only:
-        inputs.append(batch.actions.detach().requires_grad_())
-    names = ("observations", "actions")
-    rows = Batch(**{**vars(batch), **dict(zip(names, inputs, strict=False))})
-    logits = discriminator(rows, log_probs)
-    gradients = torch.autograd.grad(logits.sum(), inputs, create_graph=True)
-    squared = torch.stack([gradient.square().sum(-1) for gradient in gradients]).sum(0)
-    return (batch.weights * squared).mean(-1)
+def combined(
+    expert_batch: Batch, batch: Batch, fields: Sequence[str], combine: Callable[[Tensor, Tensor], Tensor]
+) -> Batch:
+    """These fields of both batches made one; the others, which nothing may read, are NaN."""
+    found = {name: combine(getattr(expert_batch, name), getattr(batch, name)) for name in fields}
+    nothing = torch.full_like(found["weights"][:1, :1], torch.nan).expand_as(found["weights"])
+    wide = nothing.unsqueeze(-1).expand(-1, -1, batch.observations.shape[-1])
+    unread = {name: wide if name == "next_observations" else nothing for name in FIELDS}
+    return Batch(**(unread | found))
 
 
 class GAIL(ImitationModule):
@@ -173,6 +104,7 @@ class GAIL(ImitationModule):
         self.optimiser = torch.optim.AdamW(
             self.discriminator.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
+        self.fields = read_fields(config)
         self.reward_function = REWARDS[config.model.reward_function]
         self.reward_normaliser = (
             RunningNorm(len(context.seeds), 1, context.device) if config.normalise_rewards else None
@@ -214,44 +146,70 @@ class GAIL(ImitationModule):
         assert self.demonstrations is not None
         return self.recent.sample(size), self.demonstrations.sample(size)
 
+    @torch.no_grad()
     def _step(self, batch: Batch, expert_batch: Batch, policy: Policy) -> Metrics:
         self.discriminator.train()
         for rows in (expert_batch, batch):
             self.discriminator.observe(rows)
-        loss, metrics = self._classification_loss(batch, expert_batch, policy)
+        step = DiscriminatorStep(self.discriminator)
+        loss, metrics = self._classify(step, batch, expert_batch, policy)
         if self.config.grad_penalty > 0:
-            between = interpolate(expert_batch, batch, self.streams.uniform(batch.shape[1]))
-            penalty = gradient_penalty(self.discriminator, between, self._log_probs(between, policy))
+            between = self._between(expert_batch, batch, self.streams.uniform(batch.shape[1]))
+            penalty = step.penalise(between, self.config.grad_penalty)
             loss = loss + self.config.grad_penalty * penalty
-            metrics["discriminator/grad_penalty"] = penalty.detach()
-        descend(self.optimiser, loss)
-        return metrics | {"discriminator/loss": loss.detach()}
+            metrics["discriminator/grad_penalty"] = penalty
+        step.assign()
+        self.optimiser.step()
+        return metrics | {"discriminator/loss": loss}
 
-    def _classification_loss(self, batch: Batch, expert_batch: Batch, policy: Policy) -> tuple[Loss, Metrics]:
-        config = self.config
-        if config.loss_function == "Mixup":
-            share = self.streams.beta(config.mixup_alpha, batch.shape[1])
-            mixed = interpolate(expert_batch, batch, share)
-            logits = self.discriminator(mixed, self._log_probs(mixed, policy))
-            loss = mixup_loss(logits, share, mixed.weights)
-            if config.entropy_bonus > 0:
-                loss = loss - config.entropy_bonus * bernoulli_entropy(logits, mixed.weights)
-            return loss, {}
-        both = Batch(*(torch.cat([getattr(b, name) for b in (expert_batch, batch)], 1) for name in vars(batch)))
-        log_probs = self._log_probs(both, policy)
-        logits = self.discriminator(both, log_probs)
-        expert_logits, learner_logits = logits.chunk(2, -1)
-        weights = (expert_batch.weights, batch.weights)
-        if config.loss_function == "PUGAIL":
-            prior, margin = config.pos_class_prior, config.nonnegative_margin
-            loss = pugail_loss(expert_logits, learner_logits, *weights, prior, margin)
+    def _classify(
+        self, step: DiscriminatorStep, batch: Batch, expert_batch: Batch, policy: Policy
+    ) -> tuple[Loss, Metrics]:
+        """The loss, whose gradients are added to the step's."""
+        share = None
+        if self.config.loss_function == "Mixup":
+            share = self.streams.beta(self.config.mixup_alpha, batch.shape[1])
+            rows = self._between(expert_batch, batch, share)
         else:
-            loss = bce_loss(expert_logits, learner_logits, *weights)
+            rows = self._joined(expert_batch, batch)
+        log_probs = self._log_probs(rows, policy)
+        logits, terms = step.logits(rows, log_probs)
+        loss, by_logits = self._loss(logits, rows.weights, share)
+        step.pull_back(terms, by_logits)
+        if share is not None:
+            return loss, {}
+        rewards = self._rewards_of(logits, log_probs).chunk(2, -1)
+        return loss, _comparison("discriminator", logits.chunk(2, -1), rewards)
+
+    def _loss(self, logits: Logits, weights: Logits, expert_share: Logits | None) -> tuple[Loss, Logits]:
+        """Of mixed rows, whose shares are given, or of the expert's rows and the learner's behind them."""
+        config = self.config
+        if expert_share is not None:
+            loss, by_logits = mixup_loss(logits, expert_share, weights)
+        elif config.loss_function == "PUGAIL":
+            loss, by_logits = pugail_loss(logits, weights, config.pos_class_prior, config.nonnegative_margin)
+        else:
+            loss, by_logits = bce_loss(logits, weights)
         if config.entropy_bonus > 0:
-            entropy = bernoulli_entropy(expert_logits, weights[0]) + bernoulli_entropy(learner_logits, weights[1])
-            loss = loss - config.entropy_bonus * entropy
-        rewards = self._rewards_of(logits.detach(), log_probs).chunk(2, -1)
-        return loss, _comparison("discriminator", (expert_logits.detach(), learner_logits.detach()), rewards)
+            # Over all rows as over each side of them: as many means as the loss is a sum of.
+            bonus = config.entropy_bonus * (1 if expert_share is not None else 2)
+            entropy, entropy_by_logits = bernoulli_entropy(logits, weights)
+            loss, by_logits = loss - bonus * entropy, by_logits - bonus * entropy_by_logits
+        return loss, by_logits
+
+    def _joined(self, expert_batch: Batch, batch: Batch) -> Batch:
+        """Demonstrations, and the learner's rows behind them, in the fields that are read."""
+        return combined(expert_batch, batch, self.fields, lambda expert, learner: torch.cat([expert, learner], 1))
+
+    def _between(self, expert_batch: Batch, batch: Batch, expert_share: Logits) -> Batch:
+        """Rows between demonstrations and the learner's, in the fields that are read."""
+        wide = expert_share.unsqueeze(-1)
+        return combined(
+            expert_batch,
+            batch,
+            self.fields,
+            lambda expert, learner: torch.lerp(learner, expert, wide if expert.dim() == 3 else expert_share),
+        )
 
     def _rewards_of(self, logits: Logits, log_probs: Logits | None) -> Logits:
         """Before normalisation."""
@@ -326,10 +284,13 @@ def _taken(column: Tensor, order: Int64[Tensor, "runs rows"]) -> Tensor:
 
 def _comparison(group: str, logits: Sequence[Tensor], rewards: Sequence[Tensor]) -> Metrics:
     """Of demonstrations and of the learner's rows, in this order: [runs, rows] each."""
+    right = (logits[0] > 0, logits[1] < 0)
+    means = [torch.stack(side).mean(-1).unbind() for side in zip(right, logits, rewards, strict=True)]
+    (expert_accuracy, expert_logit, expert_reward), (learner_accuracy, learner_logit, learner_reward) = means
     return {
-        f"{group}/expert_accuracy": (logits[0] > 0).float().mean(-1),
-        f"{group}/learner_accuracy": (logits[1] < 0).float().mean(-1),
-        f"{group}/logit_gap": logits[0].mean(-1) - logits[1].mean(-1),
-        f"{group}/expert_reward": rewards[0].mean(-1),
-        f"{group}/learner_reward": rewards[1].mean(-1),
+        f"{group}/expert_accuracy": expert_accuracy,
+        f"{group}/learner_accuracy": learner_accuracy,
+        f"{group}/logit_gap": expert_logit - learner_logit,
+        f"{group}/expert_reward": expert_reward,
+        f"{group}/learner_reward": learner_reward,
     }

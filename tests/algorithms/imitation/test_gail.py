@@ -10,20 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from algorithms.imitation.gail import (
-    GAIL,
-    GAILConfig,
-    _comparison,
-    airl_reward,
-    bce_loss,
-    fairl_reward,
-    gail_reward,
-    gradient_penalty,
-    pugail_loss,
-)
+from algorithms.imitation.adversarial import airl_reward, bce_loss, fairl_reward, gail_reward, pugail_loss
+from algorithms.imitation.gail import GAIL, GAILConfig, _comparison
 from memory.batch import Batch
 from models.actors import SquashedGaussianActor
-from models.discriminators import DiscriminatorConfig
+from models.discriminators import DiscriminatorConfig, DiscriminatorStep
 from models.streams import Streams
 from tests.algorithms.support import layers, make_batch, make_context, parameters, small_network
 
@@ -61,19 +52,26 @@ def test_gradient_penalty_of_a_linear_discriminator(state_only: bool) -> None:  
     assert len(slope) == (3 if state_only else 5)
     batch = make_batch(size=2, weights=[[1.0, 0.5]])
     # The gradient is the slope everywhere: (1 + 0.5) / 2 |slope|^2, zero-centred and without a root.
-    penalty = gradient_penalty(gail.discriminator, batch, None)
+    step = DiscriminatorStep(gail.discriminator)
+    penalty = step.penalise(batch, 2.0)  # it is given without that weight, its gradients with it
     assert penalty.item() == pytest.approx(0.75 * slope.square().sum().item(), rel=1e-4)
-    penalty.sum().backward()
-    weight = gail.discriminator.network.final.weight
-    assert weight.grad is not None and weight.grad.abs().sum() > 0  # it can be trained away
+    step.assign()
+    first, last = layers(gail.discriminator.network)
+    assert last.weight.grad is not None  # it can be trained away
+    # 2 * 0.75 |W v|^2 grows by 2 * 0.75 * 2 W' W v.
+    expected = 3 * first.weight.mT @ first.weight @ last.weight
+    assert torch.allclose(last.weight.grad, expected, rtol=1e-4)
     assert batch.observations.grad is None and not batch.observations.requires_grad
 
 
 def test_gradient_penalty_runs_stay_apart() -> None:
     gail = make_gail((0, 1), spectral_norm=False)
-    gradient_penalty(gail.discriminator, make_batch(2), None)[0].backward()
+    step = DiscriminatorStep(gail.discriminator)
+    assert step.penalise(make_batch(2, weights=torch.eye(2)[0].unsqueeze(1).expand(2, 6)), 1.0)[1] == 0
+    step.assign()
     for parameter in gail.discriminator.parameters():
         assert parameter.grad is None or parameter.grad[1].abs().sum() == 0
+    assert all(layer.weight.grad is not None for layer in layers(gail.discriminator.network))
 
 
 def test_gradient_penalty_enters_the_loss_with_its_weight() -> None:
@@ -104,36 +102,47 @@ def test_entropy_bonus_lowers_the_loss(loss_function: str) -> None:
 
 def test_losses_of_the_module_are_those_functions() -> None:
     batch, expert, policy = make_batch(), make_batch(seed=1, weights=torch.full((1, 6), 0.5)), make_policy()
-    losses: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-        "BCE": lambda e, b: bce_loss(e, b, expert.weights, batch.weights),
-        "PUGAIL": lambda e, b: pugail_loss(e, b, expert.weights, batch.weights, 0.4, 0.1),
+    weights = torch.cat([expert.weights, batch.weights], -1)
+    losses: dict[str, Callable[[Tensor], Tensor]] = {
+        "BCE": lambda logits: bce_loss(logits, weights)[0],
+        "PUGAIL": lambda logits: pugail_loss(logits, weights, 0.4, 0.1)[0],
     }
     for loss_function, expected in losses.items():
         options: dict[str, Any] = {"loss_function": loss_function, "pos_class_prior": 0.4, "nonnegative_margin": 0.1}
         gail = make_gail(spectral_norm=False, grad_penalty=0.0, **options)
         with torch.no_grad():
-            value = expected(gail.discriminator(expert, None), gail.discriminator(batch, None))
+            value = expected(torch.cat([gail.discriminator(rows, None) for rows in (expert, batch)], -1))
         assert torch.allclose(gail.update(batch, expert, policy)["discriminator/loss"], value, atol=1e-6)
 
 
-def test_mixup_draws_its_shares_from_beta() -> None:
-    gail = make_gail(loss_function="Mixup", mixup_alpha=0.01, grad_penalty=0.0)
-    seen: list[Tensor] = []
-    gail.discriminator.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].weights))
+def spied(monkeypatch: pytest.MonkeyPatch) -> list[Batch]:
+    """The batches of which logits and penalties are taken, in this order."""
+    seen: list[Batch] = []
+    for name in ("logits", "penalise"):
+        method = getattr(DiscriminatorStep, name)
+
+        def note(step: DiscriminatorStep, batch: Batch, other: Any, method: Any = method) -> Any:
+            seen.append(batch)
+            return method(step, batch, other)
+
+        monkeypatch.setattr(DiscriminatorStep, name, note)
+    return seen
+
+
+def test_mixup_draws_its_shares_from_beta(monkeypatch: pytest.MonkeyPatch) -> None:
+    gail, seen = make_gail(loss_function="Mixup", mixup_alpha=0.01, grad_penalty=0.0), spied(monkeypatch)
     gail.update(
         make_batch(size=400, weights=torch.zeros(1, 400)), make_batch(size=400), make_policy()
     )  # weights of mixed rows are the shares
-    assert ((seen[0] < 0.01) | (seen[0] > 0.99)).float().mean() > 0.85
+    assert ((seen[0].weights < 0.01) | (seen[0].weights > 0.99)).float().mean() > 0.85
 
 
-def test_penalty_is_taken_between_the_two_batches() -> None:
-    gail = make_gail()
-    seen: list[Batch] = []
-    gail.discriminator.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+def test_penalty_is_taken_between_the_two_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    gail, seen = make_gail(), spied(monkeypatch)
     zeros, ones = make_batch().map(torch.zeros_like), make_batch().map(torch.ones_like)
     gail.update(zeros, ones, make_policy())
     classified, between = seen
-    assert classified.rewards[0].tolist() == [1.0] * 6 + [0.0] * 6  # the expert's rows, then the learner's
+    assert classified.weights[0].tolist() == [1.0] * 6 + [0.0] * 6  # the expert's rows, then the learner's
     share = between.weights
     assert share.min() > 0 and share.max() < 1 and share.unique().numel() == 6
     assert torch.equal(between.actions, share.unsqueeze(-1).expand(-1, -1, 2))
@@ -148,7 +157,7 @@ def test_dropout_is_applied_in_updates_and_not_in_rewards(option: str) -> None: 
     losses = set()
     for _ in range(3):  # the same parameters, other masks
         gail.discriminator.train()
-        losses.add(gail._classification_loss(batch, expert, policy)[0].item())
+        losses.add(gail._classify(DiscriminatorStep(gail.discriminator), batch, expert, policy)[0].item())
     assert len(losses) == 3
     gail.update(batch, expert, policy)
     assert gail.discriminator.training
