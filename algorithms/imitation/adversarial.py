@@ -1,6 +1,5 @@
-"""Rewards and losses of a discriminator. A high logit D means expert, everywhere; labels are 1 for the expert.
-
-Losses come with their derivatives by the logits, which tests compare with automatic differentiation.
+"""Rewards and losses of a discriminator: functions of its logits D. A high one means expert, everywhere; labels are 1
+for the expert.
 """
 
 from collections.abc import Callable
@@ -45,42 +44,39 @@ REWARDS: dict[str, Callable[[Logits], Logits]] = {
 }
 
 
-def cross_entropy(logits: Logits, weights: Logits, positive: Logits) -> tuple[Loss, Logits]:
-    """sum w softplus(D) - p D: `positive`, p, is that part of the weight w whose label is 1. By D: w sigmoid(D) - p."""
-    loss = (weights * F.softplus(logits) - positive * logits).sum(-1)
-    return loss, weights * torch.sigmoid(logits) - positive
+def binary_cross_entropy(logits: Logits, label: float, weights: Logits) -> Loss:
+    """mean w BCE(D, label), from logits."""
+    return (weights * (F.softplus(logits) - label * logits)).mean(-1)
 
 
-def bce_loss(logits: Logits, weights: Logits) -> tuple[Loss, Logits]:
-    """mean w BCE(D, 1) over the first half of the rows, the expert's, plus mean w BCE(D, 0) over the learner's."""
-    half = logits.shape[-1] // 2
-    weights = weights / half
-    return cross_entropy(logits, weights, F.pad(weights[..., :half], (0, half)))
+def bce_loss(expert_logits: Logits, learner_logits: Logits, expert_weights: Logits, learner_weights: Logits) -> Loss:
+    return binary_cross_entropy(expert_logits, 1.0, expert_weights) + binary_cross_entropy(
+        learner_logits, 0.0, learner_weights
+    )
 
 
-def pugail_loss(logits: Logits, weights: Logits, prior: float, margin: float) -> tuple[Loss, Logits]:
-    """Non-negative positive-unlabelled risk (Xu & Denil 2019): eta R_E(1) + max(-beta, R_pi(0) - eta R_E(0)).
-
-    The expert's rows come first. R is a weighted mean of binary cross-entropy with that label.
-    """
-    half = logits.shape[-1] // 2
-    expert, learner = (weights / half).chunk(2, -1)
-    expert = prior * expert
-    negative = (torch.cat([-expert, learner], -1) * F.softplus(logits)).sum(-1, keepdim=True)
-    free = (negative >= -margin).to(logits.dtype)  # [runs, 1]: 0 where the maximum holds it
-    weights = torch.cat([expert * (1 - free), learner * free], -1)
-    loss, by_logits = cross_entropy(logits, weights, F.pad(expert, (0, half)))
-    return loss - margin * (1 - free).squeeze(-1), by_logits
-
-
-def mixup_loss(logits: Logits, expert_share: Logits, weights: Logits) -> tuple[Loss, Logits]:
-    """mean w BCE of convexly mixed rows with convexly mixed labels (Zhang et al. 2018; Chen et al. 2020)."""
-    weights = weights / logits.shape[-1]
-    return cross_entropy(logits, weights, weights * expert_share)
+def pugail_loss(
+    expert_logits: Logits,
+    learner_logits: Logits,
+    expert_weights: Logits,
+    learner_weights: Logits,
+    prior: float,
+    margin: float,
+) -> Loss:
+    """Non-negative positive-unlabelled risk (Xu & Denil 2019): eta R_E(1) + max(-beta, R_pi(0) - eta R_E(0))."""
+    positive = prior * binary_cross_entropy(expert_logits, 1.0, expert_weights)
+    negative = binary_cross_entropy(learner_logits, 0.0, learner_weights) - prior * binary_cross_entropy(
+        expert_logits, 0.0, expert_weights
+    )
+    return positive + negative.clamp_min(-margin)
 
 
-def bernoulli_entropy(logits: Logits, weights: Logits) -> tuple[Loss, Logits]:
-    """mean w H(Bernoulli(p)), p = sigmoid(D). By D: -w D p (1 - p), over the number of rows."""
-    weights, probability = weights / logits.shape[-1], torch.sigmoid(logits)
-    entropy = (weights * (F.softplus(logits) - logits * probability)).sum(-1)
-    return entropy, -weights * logits * probability * (1 - probability)
+def mixup_loss(logits: Logits, expert_share: Logits, weights: Logits) -> Loss:
+    """BCE of convexly mixed rows with convexly mixed labels (Zhang et al. 2018; Chen et al. 2020)."""
+    cross_entropy = F.softplus(logits) - expert_share * logits
+    return (weights * cross_entropy).mean(-1)
+
+
+def bernoulli_entropy(logits: Logits, weights: Logits) -> Loss:
+    """mean w H(Bernoulli(sigmoid D))."""
+    return (weights * (F.softplus(logits) - logits * torch.sigmoid(logits))).mean(-1)

@@ -174,28 +174,33 @@ class GAIL(ImitationModule):
             rows = self._joined(expert_batch, batch)
         log_probs = self._log_probs(rows, policy)
         logits, terms = step.logits(rows, log_probs)
-        loss, by_logits = self._loss(logits, rows.weights, share)
+        with torch.enable_grad():  # from here to the loss
+            loss = self._loss(logits.requires_grad_(), rows.weights, share)
+            (by_logits,) = torch.autograd.grad(loss.sum(), logits)
         step.pull_back(terms, by_logits)
+        loss, logits = loss.detach(), logits.detach()
         if share is not None:
             return loss, {}
         rewards = self._rewards_of(logits, log_probs).chunk(2, -1)
         return loss, _comparison("discriminator", logits.chunk(2, -1), rewards)
 
-    def _loss(self, logits: Logits, weights: Logits, expert_share: Logits | None) -> tuple[Loss, Logits]:
+    def _loss(self, logits: Logits, weights: Logits, expert_share: Logits | None) -> Loss:
         """Of mixed rows, whose shares are given, or of the expert's rows and the learner's behind them."""
         config = self.config
         if expert_share is not None:
-            loss, by_logits = mixup_loss(logits, expert_share, weights)
-        elif config.loss_function == "PUGAIL":
-            loss, by_logits = pugail_loss(logits, weights, config.pos_class_prior, config.nonnegative_margin)
+            loss = mixup_loss(logits, expert_share, weights)
+            return loss - config.entropy_bonus * bernoulli_entropy(logits, weights) if config.entropy_bonus else loss
+        expert_logits, learner_logits = logits.chunk(2, -1)
+        expert_weights, learner_weights = weights.chunk(2, -1)
+        sides = (expert_logits, learner_logits, expert_weights, learner_weights)
+        if config.loss_function == "PUGAIL":
+            loss = pugail_loss(*sides, config.pos_class_prior, config.nonnegative_margin)
         else:
-            loss, by_logits = bce_loss(logits, weights)
-        if config.entropy_bonus > 0:
-            # Over all rows as over each side of them: as many means as the loss is a sum of.
-            bonus = config.entropy_bonus * (1 if expert_share is not None else 2)
-            entropy, entropy_by_logits = bernoulli_entropy(logits, weights)
-            loss, by_logits = loss - bonus * entropy, by_logits - bonus * entropy_by_logits
-        return loss, by_logits
+            loss = bce_loss(*sides)
+        if config.entropy_bonus:
+            entropy = bernoulli_entropy(expert_logits, expert_weights)
+            loss = loss - config.entropy_bonus * (entropy + bernoulli_entropy(learner_logits, learner_weights))
+        return loss
 
     def _joined(self, expert_batch: Batch, batch: Batch) -> Batch:
         """Demonstrations, and the learner's rows behind them, in the fields that are read."""

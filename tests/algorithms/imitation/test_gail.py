@@ -102,16 +102,15 @@ def test_entropy_bonus_lowers_the_loss(loss_function: str) -> None:
 
 def test_losses_of_the_module_are_those_functions() -> None:
     batch, expert, policy = make_batch(), make_batch(seed=1, weights=torch.full((1, 6), 0.5)), make_policy()
-    weights = torch.cat([expert.weights, batch.weights], -1)
-    losses: dict[str, Callable[[Tensor], Tensor]] = {
-        "BCE": lambda logits: bce_loss(logits, weights)[0],
-        "PUGAIL": lambda logits: pugail_loss(logits, weights, 0.4, 0.1)[0],
+    losses: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+        "BCE": lambda e, b: bce_loss(e, b, expert.weights, batch.weights),
+        "PUGAIL": lambda e, b: pugail_loss(e, b, expert.weights, batch.weights, 0.4, 0.1),
     }
     for loss_function, expected in losses.items():
         options: dict[str, Any] = {"loss_function": loss_function, "pos_class_prior": 0.4, "nonnegative_margin": 0.1}
         gail = make_gail(spectral_norm=False, grad_penalty=0.0, **options)
         with torch.no_grad():
-            value = expected(torch.cat([gail.discriminator(rows, None) for rows in (expert, batch)], -1))
+            value = expected(gail.discriminator(expert, None), gail.discriminator(batch, None))
         assert torch.allclose(gail.update(batch, expert, policy)["discriminator/loss"], value, atol=1e-6)
 
 
