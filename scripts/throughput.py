@@ -20,6 +20,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.errors import UserError
@@ -29,6 +31,7 @@ from scripts.provenance import processor, versions, without_paths
 from scripts.timing import CHOSEN, Cell, Setting, Timed, Timing, configuration, measure, peak_memory, ratio, typical
 from training.config import Config
 from training.folder import write_json
+from training.precision import fastest_precision
 
 HEADER = "algorithm precision threads runs width  env steps/s  updates/s  GFLOP/s  of limit  loop steps/s  busy"
 ROW = (
@@ -41,7 +44,8 @@ def parser() -> argparse.ArgumentParser:
     parser = Parser(__doc__)
     add = parser.add_argument
     add("--algorithms", nargs="+", default=["SAC", "GAIL"], metavar="NAME", help="(default: SAC GAIL)")
-    add("--precision", nargs="+", default=["fp32", "bf16"], choices=["fp32", "bf16"], help="(default: both)")
+    fast = list(dict.fromkeys(["fp32", fastest_precision(torch.device("cpu"))]))  # the other one is emulated
+    add("--precision", nargs="+", default=fast, choices=["fp32", "bf16"], help=f"(default: {' '.join(fast)})")
     add("--threads", nargs="+", type=positive, default=[1], metavar="N", help="of PyTorch (default: 1)")
     add("--runs", nargs="+", type=positive, default=[1], metavar="N", help="seeds side by side (default: 1)")
     add("--hidden-sizes", nargs="+", type=positive, default=[256], metavar="N", help="actor, critic (default: 256)")

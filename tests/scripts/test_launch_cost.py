@@ -15,8 +15,10 @@ from tests.scripts.helpers import assert_refused
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_the_first_step_comes_within_five_seconds(tmp_path: Path) -> None:
-    assert any(first_step(tmp_path) < 5 for _ in range(2))
+def test_the_first_step_comes_as_soon_as_the_libraries_are_there(tmp_path: Path) -> None:
+    """Both were 7.4 s on a slow processor. PyTorch's optimisers import its compiler."""
+    libraries = "import torch, torch._dynamo, hydra, gymnasium, mujoco, h5py"
+    assert any(first_step(tmp_path) < 1.3 * processor_seconds(sys.executable, "-c", libraries) for _ in range(2))
 
 
 def test_processor_time_counts_the_processes_of_a_process() -> None:

@@ -2,9 +2,10 @@
 
 import dataclasses
 import math
+from functools import cache
 
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from algorithms import IMITATION_MODULES, LEARNERS
 from conf.errors import UserError
@@ -12,7 +13,7 @@ from conf.fields import Section, choice, expected, problem, ranged
 from tests.training.helpers import composed, configured
 from training.build import demonstrations_path
 from training.cli import CONF
-from training.config import known_keys, unknown_key
+from training.config import known_keys, parse, unknown_key
 
 
 def names(group: str) -> list[str]:
@@ -48,18 +49,25 @@ def number_keys(kind: type) -> list[str]:
     return [key for key, field in known_keys().items() if field.type is kind]
 
 
+@cache
+def composed_with_defaults(algorithm: str) -> DictConfig:
+    return composed(f"algorithm={algorithm}")
+
+
 def algorithm_of(key: str) -> str:
     for name in ("SAC", *names("algorithm")):
-        if OmegaConf.select(composed(f"algorithm={name}"), key) is not None:
+        if OmegaConf.select(composed_with_defaults(name), key) is not None:
             return name
     raise AssertionError(f"no algorithm has {key}")
 
 
 @pytest.mark.parametrize("key", number_keys(float))
 def test_no_number_may_be_nan_or_infinite(key: str) -> None:
+    configuration = composed(f"algorithm={algorithm_of(key)}", f"{key}=nan")
     for value in ("nan", "inf", "-inf"):
+        OmegaConf.update(configuration, key, float(value))
         with pytest.raises(UserError, match=f"{key}={value} is not allowed: expected a finite number"):
-            configured(f"algorithm={algorithm_of(key)}", f"{key}={value}")
+            parse(configuration)
 
 
 def test_custom_environment_has_the_name_of_its_id() -> None:
