@@ -151,6 +151,8 @@ def check_combinations(config: Config) -> None:
     if config.seeds[-1] >= 2**31:
         raise UserError(f"seed={config.seed} with runs={config.runs} goes beyond the largest seed, {2**31 - 1}")
     if config.env.backend == "envpool":
+        if config.env.threads > 1:
+            raise UserError(f"env.threads={config.env.threads} is not for env.backend=envpool: expected 1")
         load_envpool()
     check_device(config.device)
 
