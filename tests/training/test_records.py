@@ -2,7 +2,9 @@
 
 import dataclasses
 import importlib.util
+import itertools
 import math
+import types
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,18 @@ def scalars(folder: Path, tag: str) -> list[tuple[int, float]]:
     return [(event.step, event.value) for event in events.Scalars(tag)]
 
 
+@pytest.fixture
+def a_second_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorBoard reads files of events in the order of their names, which begin with the second that they are from.
+
+    A run takes longer than that to resume; a test does not, and names of one second are ordered by a counter as text.
+    """
+    from tensorboard.summary.writer import event_file_writer
+
+    seconds = itertools.count(1_700_000_000)
+    monkeypatch.setattr(event_file_writer, "time", types.SimpleNamespace(time=lambda: next(seconds)))
+
+
 def test_evaluation_rows(tmp_path: Path) -> None:
     records = Records(tmp_path, config(runs=2))
     episodes = [[episode([1.0, 2.0]), episode([5.0])], [episode([0.0]), episode([0.0])]]
@@ -81,6 +95,7 @@ def test_seeds_have_their_own_curves(tmp_path: Path) -> None:
     assert scalars(tmp_path / "tensorboard" / "interaction", "critic/loss/seed_4") == [(5, 2.0)]
 
 
+@pytest.mark.usefixtures("a_second_each")
 def test_what_lies_behind_the_checkpoint_is_hidden_after_resuming(tmp_path: Path) -> None:
     killed = Records(tmp_path, config(tensorboard=True))
     record(killed, "behavioural_cloning", range(1, 21), 1.0)
@@ -101,6 +116,7 @@ def test_what_lies_behind_the_checkpoint_is_hidden_after_resuming(tmp_path: Path
     assert rows == cloning + expected
 
 
+@pytest.mark.usefixtures("a_second_each")
 def test_a_phase_that_began_behind_the_checkpoint_is_hidden_as_a_whole(tmp_path: Path) -> None:
     killed = Records(tmp_path, config(tensorboard=True))
     record(killed, "behavioural_cloning", range(1, 3), 1.0)
