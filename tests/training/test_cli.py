@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from conf.errors import did_you_mean
 from tests.training.commands import QUICK, run, run_folders, status_of
+from tests.warm import run_apart
 from training.cli import CONF, help_text
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -86,7 +87,7 @@ def test_a_run_that_ends_before_its_first_update_says_so(
 
 def test_sweep_has_a_folder_for_each_run(tmp_path: Path) -> None:
     for _ in range(2):
-        outcome = run("-m", "seed=3,4", "algorithm=SAC", "steps=30", *QUICK, f"output_folder={tmp_path}")
+        outcome = run_apart("-m", "seed=3,4", "algorithm=SAC", "steps=30", *QUICK, f"output_folder={tmp_path}")
         assert outcome.status == 0, outcome.error
     folders = list(tmp_path.glob("SAC_pendulum_sweep/*/[0-9]"))
     assert len(folders) == 4

@@ -16,11 +16,11 @@ import torch
 from conf.errors import UserError
 from environments.construction import Spaces, spaces_of
 from tests.scripts.helpers import save_policy
-from tests.training.test_resume import ROOT
 from tests.training.test_stable_baselines3_policy import CATEGORICAL, OBSERVATIONS, PPO, TANH, layer, zipped
 from training.experts import ExpertStoppedError, KeyboardExpert, d4rl_network, make_expert
 from training.policy import load_policy
 
+ROOT = Path(__file__).resolve().parents[2]
 HOPPER = spaces_of("Hopper-v4")
 CARTPOLE = spaces_of("CartPole-v1")
 PENDULUM = spaces_of("Pendulum-v1")

@@ -4,8 +4,6 @@ import errno
 import math
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +15,7 @@ from gymnasium.envs.classic_control.pendulum import PendulumEnv
 
 from algorithms.learners.sac import SAC
 from tests.training.commands import QUICK, Outcome, assert_refused, fingerprint, run, run_folders, status_of
+from tests.warm import Process
 from training import checkpoint
 from training.folder import read_table
 
@@ -178,13 +177,12 @@ def test_disk_full_from_the_beginning(tmp_path: Path, monkeypatch: pytest.Monkey
     assert_refused(outcome, "cannot write results", "No space left on device")
 
 
-def start_endless_run(outputs: Path) -> tuple[subprocess.Popen[str], Path]:
+def start_endless_run(outputs: Path) -> tuple[Process, Path]:
     """A real process, and its folder, once it has written a checkpoint."""
-    command = [sys.executable, str(ROOT / "train.py"), "algorithm=SAC", *QUICK, f"output_folder={outputs}"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = Process("train.py", "algorithm=SAC", *QUICK, f"output_folder={outputs}", start_new_session=True)
     deadline = time.monotonic() + 120
     while not list(outputs.glob("*/*/checkpoint.pt")):
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None, process.error
         assert time.monotonic() < deadline
         time.sleep(0.05)
     return process, run_folders(outputs)[0]
@@ -195,9 +193,9 @@ def test_stopped_from_outside(number: int, exit_status: int, tmp_path: Path) -> 
     process, folder = start_endless_run(tmp_path)
     before = checkpoint.load(folder / "checkpoint.pt")["step"]
     process.send_signal(number)
-    _, error = process.communicate(timeout=120)
-    assert process.returncode == exit_status
-    assert error.splitlines() == [f"interrupted: stopped by {signal.Signals(number).name}; go on with resume={folder}"]
+    assert process.wait(120) == exit_status
+    name = signal.Signals(number).name
+    assert process.error.splitlines() == [f"interrupted: stopped by {name}; go on with resume={folder}"]
     assert status_of(folder)["state"] == "interrupted"
     assert checkpoint.load(folder / "checkpoint.pt")["step"] > before
 
@@ -208,7 +206,7 @@ def test_no_second_process_in_a_folder_and_a_kill(tmp_path: Path) -> None:
         assert_refused(run(f"resume={folder}"), f"process {process.pid} is still at work")
     finally:
         process.kill()
-        process.communicate()
+        process.wait()
     assert status_of(folder)["state"] == "running"
     step = checkpoint.load(folder / "checkpoint.pt")["step"]
     assert run(f"resume={folder}", f"steps={step + 10}").status == 0

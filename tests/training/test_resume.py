@@ -3,8 +3,6 @@
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from omegaconf import DictConfig
 from conf.errors import UserError
 from tests.training.commands import run
 from tests.training.helpers import SMALL, composed, configured, hopper_demonstrations
+from tests.warm import Process
 from training import checkpoint
 from training.build import build
 from training.config import parse
@@ -24,7 +23,6 @@ from training.run import open_run
 
 pytestmark = pytest.mark.usefixtures("unchecked_shapes")
 
-ROOT = Path(__file__).resolve().parents[2]
 KILLS = int(os.environ.get("KILLS", "2"))
 
 ROLLOUTS = ("training.start=0", "training.interval=40", "training.batch_size=16", "env.num_envs=4")
@@ -253,7 +251,7 @@ def test_kill_9_at_random_moments(algorithm: str, tmp_path: Path) -> None:
     assert run(*common, f"output_folder={tmp_path / 'whole'}").status == 0
 
     generator, folder = random.Random(0), None
-    process = train(tmp_path, *common, "output_folder=parts")
+    process = Process("train.py", *common, "output_folder=parts", cwd=tmp_path)
     for _ in range(KILLS):
         seen = folder_of(tmp_path / "parts", process)
         folder = seen or folder
@@ -261,7 +259,7 @@ def test_kill_9_at_random_moments(algorithm: str, tmp_path: Path) -> None:
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert folder is not None
-        process = train(tmp_path, f"resume={folder}")
+        process = Process("train.py", f"resume={folder}", cwd=tmp_path)
     process.wait()
     assert folder is not None
     (reference,) = (tmp_path / "whole").glob("*/*")
@@ -269,11 +267,7 @@ def test_kill_9_at_random_moments(algorithm: str, tmp_path: Path) -> None:
     assert_same(state_of(reference), state_of(folder))
 
 
-def train(cwd: Path, *overrides: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, str(ROOT / "train.py"), *overrides], cwd=cwd)
-
-
-def folder_of(parent: Path, process: subprocess.Popen[bytes]) -> Path | None:
+def folder_of(parent: Path, process: Process) -> Path | None:
     """The run's folder, once its first checkpoint is there (or the process has ended)."""
     while process.poll() is None:
         for path in parent.glob("*/*/checkpoint.pt"):

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.commands import QUICK, Outcome, fingerprint, run, status_of
-from tests.training.sweeps.test_sweep import LONG, command, wait_for
+from tests.training.commands import QUICK, Outcome, fingerprint, status_of
+from tests.training.sweeps.test_sweep import AT_MOST, LONG, wait_for
+from tests.warm import Process, run_apart
 from training.folder import read_table
 
 KILLS = int(os.environ.get("SWEEP_KILLS", "2"))  # ten and more take minutes
-KILLED = ["algorithm=SAC", "seed=1,2,3", f"steps={LONG}", *QUICK, "launcher.workers=2"]
+KILLED = ["algorithm=SAC", "seed=1,2,3", f"steps={LONG // 2}", *QUICK, "launcher.workers=2"]
 
 
 def test_faults_are_reported_and_stay_alone(tmp_path: Path) -> None:
@@ -23,10 +24,10 @@ def test_faults_are_reported_and_stay_alone(tmp_path: Path) -> None:
     ids = f"env.id={','.join([*faulty, 'Pendulum-v1'])}"  # colons: Hydra writes them with a backslash
     # Rewards are hidden from this algorithm: a NaN is seen by the evaluation alone.
     typed = ("algorithm=constant", "seed=1", "steps=40", *QUICK[1:], ids, f"output_folder={tmp_path}")
-    assert_reported(run("-m", *typed), tmp_path)
+    assert_reported(run_apart("-m", *typed), tmp_path)
     (sweep,) = tmp_path.glob("*/*")
     before = fingerprint(sweep / "3")
-    assert_reported(run(f"resume_sweep={sweep}"), tmp_path)
+    assert_reported(run_apart(f"resume_sweep={sweep}"), tmp_path)
     assert fingerprint(sweep / "3") == before
 
 
@@ -54,7 +55,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float
     """A sweep, and how many seconds it took."""
     folder = tmp_path_factory.mktemp("uninterrupted")
     started = time.monotonic()
-    subprocess.run(command("-m", *KILLED, f"output_folder={folder}"), check=True, capture_output=True)
+    assert run_apart("-m", *KILLED, f"output_folder={folder}").status == 0
     (sweep,) = folder.glob("*/*")
     return sweep, time.monotonic() - started
 
@@ -70,7 +71,7 @@ def test_killed_at_random_moments(tmp_path: Path, uninterrupted: tuple[Path, flo
         finished: dict[Path, dict[str, str]] = {}
         ended = False
         while not ended:
-            ended = end_or_kill(outputs, generator.uniform(0, seconds) if kills < KILLS else None, machine)
+            ended = end_or_kill(outputs, generator.uniform(0, seconds) if kills < KILLS else AT_MOST, machine)
             kills += not ended
             assert all(fingerprint(job) == before for job, before in finished.items())  # nothing is done twice
             finished = {job: fingerprint(job) for job in finished_jobs(outputs)}
@@ -80,21 +81,20 @@ def test_killed_at_random_moments(tmp_path: Path, uninterrupted: tuple[Path, flo
             return
 
 
-def end_or_kill(outputs: Path, seconds: float | None, machine: bool) -> bool:
+def end_or_kill(outputs: Path, seconds: float, machine: bool) -> bool:
     """Begin the sweep or go on with it, and kill it after so long. Returns whether it ended by itself before."""
     begun = [path.parent for path in outputs.glob("*/*/sweep.json")]
     arguments = [f"resume_sweep={begun[0]}"] if begun else ["-m", *KILLED, f"output_folder={outputs}"]
-    process = subprocess.Popen(command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = Process("train.py", *arguments)
     try:
-        _, said = process.communicate(timeout=seconds)
-        assert process.returncode == 0, said
+        assert process.wait(seconds) == 0, process.error
         return True
     except subprocess.TimeoutExpired:
         victims = [process.pid, *(descendants(process.pid) if machine else ())]
         for number in (signal.SIGSTOP, signal.SIGKILL):  # stopped first: all of them at one moment
             for victim in victims:
                 os.kill(victim, number)
-        process.communicate()
+        process.wait()
         return False
 
 
@@ -128,14 +128,13 @@ def rows(table: Path) -> list[dict[str, str]]:
 def test_without_the_process_that_starts_jobs(tmp_path: Path) -> None:
     """It is killed: the jobs are asked to stop, and the sweep says how to go on."""
     typed = ["-m", "algorithm=SAC", "seed=1", f"steps={LONG}", "threads=1", *QUICK, f"output_folder={tmp_path}"]
-    process = subprocess.Popen(command(*typed), stderr=subprocess.PIPE, text=True)
+    process = Process("train.py", *typed)
     wait_for(lambda: bool(list(tmp_path.glob("*/*/0/checkpoint.pt"))))
     (sweep,) = tmp_path.glob("*/*")
     server = next(descendants(process.pid))
     os.kill(server, signal.SIGKILL)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert said.splitlines()[-1].startswith("failed: ")
-    assert f"resume_sweep={sweep}" in said.splitlines()[-1]
+    assert process.wait(60) == 1
+    assert process.error.splitlines()[-1].startswith("failed: ")
+    assert f"resume_sweep={sweep}" in process.error.splitlines()[-1]
     wait_for(lambda: status_of(sweep / "0")["state"] == "interrupted")
-    assert run(f"resume_sweep={sweep}").status == 0
+    assert run_apart(f"resume_sweep={sweep}").status == 0

@@ -9,6 +9,7 @@ import pytest
 from conf.errors import UserError
 from tests.training.commands import QUICK, assert_refused
 from tests.training.sweeps.helpers import run_all, written_run
+from tests.warm import run_apart
 from training.explain import parse_overrides
 from training.sweeps.joint import BENCHMARK, chosen_environments, joint_score, joint_scores, new_jobs, score_of
 from training.sweeps.plan import JOINT, Plan, planned
@@ -53,9 +54,14 @@ def test_which_environments(tmp_path: Path) -> None:
 def test_one_environment_fails_and_the_others_finish(tmp_path: Path) -> None:
     """Discrete actions need another learner."""
     quick = [argument for argument in QUICK if argument != "env=pendulum"]
-    outcome = run_all(
-        "algorithm=BC", "env=cartpole,pendulum", "bc_pretraining.iterations=3", *quick, f"output_folder={tmp_path}"
+    typed = (
+        "algorithm=BC",
+        "env=cartpole,pendulum",
+        "bc_pretraining.iterations=3",
+        *quick,
+        f"output_folder={tmp_path}",
     )
+    outcome = run_apart(*typed, program="train_all.py")
     assert outcome.status == 1
     assert "not finished: cartpole" in outcome.error
     assert "joint score (min over environments, final): unknown" in outcome.error

@@ -3,24 +3,27 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.training.commands import QUICK, assert_refused, run, status_of
-from tests.training.sweeps.test_sweep import command
 from training.folder import read_table
 from training.sweeps import launchers
 from training.sweeps.job import run_job
 from training.sweeps.launchers import killed_by
 from training.sweeps.plan import GRID, Plan, planned
 
+ROOT = Path(__file__).resolve().parents[3]
+
 
 def swept(tmp_path: Path, *arguments: str) -> Path:
     """In a process of its own: these libraries start others, which they leave behind."""
     typed = ["-m", "algorithm=SAC", "seed=1,2", "steps=30", *QUICK, f"output_folder={tmp_path}", *arguments]
-    outcome = subprocess.run(command(*typed), capture_output=True, text=True, check=False)
+    command = [sys.executable, str(ROOT / "train.py"), *typed]
+    outcome = subprocess.run(command, capture_output=True, text=True, check=False)
     assert outcome.returncode == 0, outcome.stderr
     (sweep,) = tmp_path.glob("SAC_pendulum_sweep/*")
     for name in ("0", "1"):

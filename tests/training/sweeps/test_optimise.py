@@ -13,7 +13,8 @@ import pytest
 from conf.errors import UserError
 from scripts.print_plot_sweep_results import write
 from tests.training.commands import QUICK, assert_refused, run
-from tests.training.sweeps.test_sweep import ROOT, command, wait_for
+from tests.training.sweeps.test_sweep import wait_for
+from tests.warm import Process, run_apart
 from training.explain import parse_overrides
 from training.sweeps.optimise import described, refuse_changes
 from training.sweeps.plan import OPTIMISATION, Plan
@@ -118,7 +119,7 @@ print(json.dumps([best["x"], max(told["score"].dropna()), metrics["score"][1], l
 
 def test_killed_and_resumed(tmp_path: Path) -> None:
     pytest.importorskip("ax")
-    process = subprocess.Popen(command(*SEARCH, f"output_folder={tmp_path}"), stderr=subprocess.DEVNULL)
+    process = Process("train.py", *SEARCH, f"output_folder={tmp_path}")
     try:
         wait_for(lambda: bool(list(tmp_path.glob("BC_pendulum_sweeper/*/1/*/evaluations.csv"))))
     finally:
@@ -127,10 +128,8 @@ def test_killed_and_resumed(tmp_path: Path) -> None:
     (folder,) = tmp_path.glob("BC_pendulum_sweeper/*")
     before = load_record(folder)
     assert before.completed
-    resumed = subprocess.run(
-        command(f"resume_sweep={folder}"), capture_output=True, text=True, check=False, cwd=tmp_path
-    )
-    assert resumed.returncode == 0, resumed.stderr
+    resumed = run_apart(f"resume_sweep={folder}")
+    assert resumed.status == 0, resumed.error
     record = load_record(folder)
     assert [trial.state for trial in record.trials] == ["completed"] * 2
     assert record.trials[: len(before.completed)] == before.completed
@@ -140,7 +139,7 @@ def test_killed_and_resumed(tmp_path: Path) -> None:
         assert trial.standard_error == pytest.approx(abs(trial.scores[0] - trial.scores[1]) / 2)
     assert [trial.seeds for trial in record.finals] == [[2], [2]]
     assert {trial.name for trial in record.finals} == {record.best()[0].name, "default"}
-    assert "on fresh seeds" in resumed.stdout
+    assert "on fresh seeds" in resumed.output
     presets = list(folder.glob("BC_5_trajectories.yaml"))
     winner = max(record.finals, key=lambda trial: trial.mean if trial.mean is not None else -math.inf)
     assert len(presets) == (winner.name != "default")
@@ -179,7 +178,7 @@ def test_a_damaged_record_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_the_kept_optimisation_is_as_its_page_says(tmp_path: Path) -> None:
-    folder = ROOT / "docs" / "results" / "optimisation_bc"
+    folder = Path(__file__).resolve().parents[3] / "docs" / "results" / "optimisation_bc"
     record, page = load_record(folder), (folder / "README.md").read_text()
     assert [trial.state for trial in record.trials] == ["completed"] * 30
     searched = {trial.number: trial for trial in record.trials}

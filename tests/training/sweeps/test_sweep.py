@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,18 +9,15 @@ from pathlib import Path
 import pytest
 
 from tests.training.commands import QUICK, assert_refused, fingerprint, run, status_of
+from tests.warm import Process, run_apart
 from training.folder import read_status, read_table, running_process
 
-ROOT = Path(__file__).resolve().parents[3]
 LONG = 600  # steps that take seconds
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, str(ROOT / "train.py"), *arguments]
+AT_MOST = 300  # seconds, on a busy machine
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 300  # on a busy machine importing alone may take a minute
+    deadline = time.monotonic() + AT_MOST
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -30,7 +25,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 def test_a_failure_stays_alone_and_is_retried(tmp_path: Path) -> None:
     typed = ("-m", "algorithm=SAC", "steps=40", *QUICK, f"output_folder={tmp_path}")
-    first = run(*typed, "seed=1", "training.learning_rate=1e30,1e-3")
+    first = run_apart(*typed, "seed=1", "training.learning_rate=1e30,1e-3")
     assert first.status == 1, first.error
     (sweep,) = tmp_path.glob("SAC_pendulum_sweep/*")
     assert [status_of(sweep / name)["state"] for name in ("0", "1")] == ["failed", "finished"]
@@ -42,7 +37,7 @@ def test_a_failure_stays_alone_and_is_retried(tmp_path: Path) -> None:
     assert [(row["seeds"], row["unfinished"]) for row in rows] == [("0", "1"), ("1", "0")]
 
     before = fingerprint(sweep / "1")
-    again = run(f"resume_sweep={sweep}", "seed=1,2", "training.learning_rate=1e-3", "pack_seeds=1")
+    again = run_apart(f"resume_sweep={sweep}", "seed=1,2", "training.learning_rate=1e-3", "pack_seeds=1")
     assert again.status == 1  # the first run still belongs to the sweep, and fails again
     assert fingerprint(sweep / "1") == before
     assert [status_of(sweep / name)["state"] for name in ("0", "1", "2")] == ["failed", "finished", "finished"]
@@ -51,7 +46,8 @@ def test_a_failure_stays_alone_and_is_retried(tmp_path: Path) -> None:
 
 
 def test_seeds_are_packed_into_one_process(tmp_path: Path) -> None:
-    outcome = run("-m", "algorithm=SAC", "steps=30", "seed=3,4", "pack_seeds=2", *QUICK, f"output_folder={tmp_path}")
+    typed = ("-m", "algorithm=SAC", "steps=30", "seed=3,4", "pack_seeds=2", *QUICK, f"output_folder={tmp_path}")
+    outcome = run_apart(*typed)
     assert outcome.status == 0, outcome.error
     (table,) = tmp_path.glob("SAC_pendulum_sweep/*/*/evaluations.csv")
     assert [row["seed"] for row in read_table(table)] == ["3", "4"]
@@ -60,7 +56,7 @@ def test_seeds_are_packed_into_one_process(tmp_path: Path) -> None:
 def test_killed_and_resumed_is_as_if_it_had_not_been(tmp_path: Path) -> None:
     """The sweep's own process is killed; its jobs write checkpoints and end; a job is killed, too."""
     typed = ["algorithm=SAC", "seed=1,2", f"steps={LONG}", *QUICK, "launcher.workers=2"]
-    process = subprocess.Popen(command("-m", *typed, f"output_folder={tmp_path}"), stderr=subprocess.DEVNULL)
+    process = Process("train.py", "-m", *typed, f"output_folder={tmp_path}")
     try:
         wait_for(lambda: len(list(tmp_path.glob("*/*/[01]/checkpoint.pt"))) == 2)
         (sweep,) = tmp_path.glob("*/*")
@@ -74,7 +70,7 @@ def test_killed_and_resumed_is_as_if_it_had_not_been(tmp_path: Path) -> None:
     wait_for(lambda: running_process(read_status(sweep / "1")) is None)
     assert status_of(sweep / "1")["state"] == "interrupted"
 
-    resumed = run(f"resume_sweep={sweep}")
+    resumed = run_apart(f"resume_sweep={sweep}")
     assert resumed.status == 0, resumed.error
     assert not (sweep / "attempts").exists()
     straight = tmp_path / "straight"
@@ -91,18 +87,18 @@ def test_killed_and_resumed_is_as_if_it_had_not_been(tmp_path: Path) -> None:
 def test_one_process_at_a_time(tmp_path: Path) -> None:
     typed = ["-m", "algorithm=SAC", "seed=1,2", f"steps={100 * LONG}", *QUICK, f"output_folder={tmp_path}"]
     typed.append("launcher.workers=1")
-    process = subprocess.Popen(command(*typed), stderr=subprocess.PIPE, text=True)
+    process = Process("train.py", *typed)
     try:
         wait_for(lambda: bool(list(tmp_path.glob("*/*/0/status.json"))))
         (sweep,) = tmp_path.glob("*/*")
         assert_refused(run(f"resume_sweep={sweep}"), "another process is at work")
-        process.terminate()
-        _, said = process.communicate(timeout=30)
+        process.send_signal(signal.SIGTERM)
+        status = process.wait(30)
     finally:
         process.kill()
         process.wait()
-    assert process.returncode == 128 + signal.SIGTERM
-    assert f"go on with resume_sweep={sweep}" in said.splitlines()[-1]
+    assert status == 128 + signal.SIGTERM
+    assert f"go on with resume_sweep={sweep}" in process.error.splitlines()[-1]
     assert status_of(sweep / "0")["state"] == "interrupted"
     assert not (sweep / "1").exists()  # it does not go on
 
