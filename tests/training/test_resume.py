@@ -11,9 +11,8 @@ import torch
 from omegaconf import DictConfig
 
 from conf.errors import UserError
-from tests.training.commands import run
 from tests.training.helpers import SMALL, composed, configured, hopper_demonstrations
-from tests.warm import Process
+from tests.warm import Process, run_apart
 from training import checkpoint
 from training.build import build
 from training.config import parse
@@ -245,17 +244,17 @@ def test_runs_go_on_on_any_device(devices: tuple[str, str], tmp_path: Path, monk
 def test_kill_9_at_random_moments(algorithm: str, tmp_path: Path) -> None:
     """KILLS=20 in the environment kills twenty times; the default keeps the test short."""
     hopper_demonstrations(tmp_path / "demonstrations.hdf5")
-    steps = 1000
+    steps = 500
     common = [*SMALL, f"algorithm={algorithm}", f"env.demonstrations={tmp_path / 'demonstrations.hdf5'}"]
     common += [f"steps={steps}", "checkpoint.interval=20"]
-    assert run(*common, f"output_folder={tmp_path / 'whole'}").status == 0
+    assert run_apart(*common, f"output_folder={tmp_path / 'whole'}").status == 0
 
     generator, folder = random.Random(0), None
     process = Process("train.py", *common, "output_folder=parts", cwd=tmp_path)
     for _ in range(KILLS):
         seen = folder_of(tmp_path / "parts", process)
         folder = seen or folder
-        time.sleep(generator.uniform(0.0, 1.0))
+        time.sleep(generator.uniform(0.0, 0.5))
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert folder is not None

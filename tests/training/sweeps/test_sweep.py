@@ -75,7 +75,7 @@ def test_killed_and_resumed_is_as_if_it_had_not_been(tmp_path: Path) -> None:
     assert not (sweep / "attempts").exists()
     straight = tmp_path / "straight"
     single = [argument for argument in typed if not argument.startswith(("seed=", "launcher"))]
-    assert run(*single, "seed=1", f"output_folder={straight}").status == 0
+    assert run_apart(*single, "seed=1", f"output_folder={straight}").status == 0
     (whole,) = straight.glob("*/*")
     for name in ("evaluations.csv", "metrics.csv"):
         rows = [read_table(folder / name) for folder in (whole, sweep / "0")]
