@@ -3,16 +3,15 @@
 from pathlib import Path
 
 import numpy as np
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from environments.formats.d4rl import write_d4rl
 from environments.trajectories import Trajectory
 from training.build import build
-from training.cli import CONF
-from training.config import Config, parse, register_schemas
+from training.config import Config, parse
 from training.folder import new_folder
 from training.loop import Loop
+from training.sweeps import plan
 
 SMALL = (
     "env=hopper",
@@ -30,9 +29,7 @@ SMALL = (
 
 
 def composed(*overrides: str) -> DictConfig:
-    register_schemas()
-    with initialize_config_dir(str(CONF)):
-        return compose("config", list(overrides))
+    return plan.composed(overrides)
 
 
 def configured(*overrides: str) -> Config:

@@ -5,6 +5,7 @@ import math
 from functools import cache
 
 import pytest
+import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from algorithms import IMITATION_MODULES, LEARNERS
@@ -20,12 +21,52 @@ def names(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-@pytest.mark.parametrize("algorithm", names("algorithm"))
-@pytest.mark.parametrize("environment", [name for name in names("env") if name != "custom"])
-def test_every_algorithm_composes_with_every_environment(algorithm: str, environment: str) -> None:
-    config = configured(f"algorithm={algorithm}", f"env={environment}")
+ALGORITHMS = names("algorithm")
+ENVIRONMENTS = [name for name in names("env") if name != "custom"]
+
+
+@cache
+def composed_once(*overrides: str) -> DictConfig:
+    """To be read, not changed."""
+    return composed(*overrides)
+
+
+@cache
+def changes_of_env(*overrides: str) -> dict[str, object]:
+    """What these choose in the section `env` other than SAC does on Hopper."""
+    chosen, default = (
+        OmegaConf.to_container(composed_once(*own).env) for own in (overrides, ("algorithm=SAC", "env=hopper"))
+    )
+    assert isinstance(chosen, dict) and isinstance(default, dict) and chosen.keys() == default.keys()
+    return {str(key): value for key, value in chosen.items() if value != default[key]}
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_every_algorithm_fits_every_environment(algorithm: str, environment: str) -> None:
+    """What each of them chooses is put together here: Hydra would take long, and the next test says that it does so."""
+    of_environment = changes_of_env("algorithm=SAC", f"env={environment}")
+    assert not of_environment.keys() & changes_of_env(f"algorithm={algorithm}").keys()
+    composition = composed(f"algorithm={algorithm}")
+    composition.env.update(of_environment)
+    config = parse(composition)
     assert config.algorithm == algorithm
     assert config.env.name == environment
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_an_environment_changes_its_own_section_alone(environment: str) -> None:
+    composition = composed("algorithm=SAC", f"env={environment}")
+    assert composition.env.name == environment
+    composition.env = composed_once("algorithm=SAC", "env=hopper").env
+    assert composition == composed_once("algorithm=SAC", "env=hopper")
+
+
+def test_no_file_belongs_to_an_environment_and_something_else() -> None:
+    """As those in conf/algorithm_learner belong to two."""
+    defaults = [yaml.safe_load(path.read_text()).get("defaults", []) for path in CONF.rglob("*.yaml")]
+    assert "${algorithm}_${learner}" in str(defaults)
+    assert "${env" not in str(defaults)
 
 
 def test_every_key_of_the_configuration_is_known() -> None:
@@ -34,7 +75,7 @@ def test_every_key_of_the_configuration_is_known() -> None:
             return [prefix[:-1]]
         return [leaf for key, value in node.items() for leaf in leaves(value, f"{prefix}{key}.")]
 
-    for algorithm in names("algorithm"):
+    for algorithm in ALGORITHMS:
         assert set(leaves(OmegaConf.to_container(composed(f"algorithm={algorithm}")))) <= set(known_keys())
 
 
@@ -49,25 +90,19 @@ def number_keys(kind: type) -> list[str]:
     return [key for key, field in known_keys().items() if field.type is kind]
 
 
-@cache
-def composed_with_defaults(algorithm: str) -> DictConfig:
-    return composed(f"algorithm={algorithm}")
-
-
 def algorithm_of(key: str) -> str:
-    for name in ("SAC", *names("algorithm")):
-        if OmegaConf.select(composed_with_defaults(name), key) is not None:
+    for name in ("SAC", *ALGORITHMS):
+        if OmegaConf.select(composed_once(f"algorithm={name}"), key) is not None:
             return name
     raise AssertionError(f"no algorithm has {key}")
 
 
 @pytest.mark.parametrize("key", number_keys(float))
 def test_no_number_may_be_nan_or_infinite(key: str) -> None:
-    configuration = composed(f"algorithm={algorithm_of(key)}", f"{key}=nan")
+    algorithm = algorithm_of(key)
     for value in ("nan", "inf", "-inf"):
-        OmegaConf.update(configuration, key, float(value))
         with pytest.raises(UserError, match=f"{key}={value} is not allowed: expected a finite number"):
-            parse(configuration)
+            configured(f"algorithm={algorithm}", f"{key}={value}")
 
 
 def test_custom_environment_has_the_name_of_its_id() -> None:

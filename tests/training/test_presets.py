@@ -9,6 +9,7 @@ from algorithms.learners.ppo import PPOConfig
 from tests.training.helpers import configured
 from training.cli import CONF
 from training.config import Config
+from training.sweeps.plan import planned
 
 NAMES = sorted(path.stem for path in (CONF / "optimised_hyperparameters").glob("*.yaml"))
 PRESETS = [name for name in NAMES if "_seals_" not in name]
@@ -43,7 +44,9 @@ PUBLISHED = {
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_compose(preset: str) -> None:
     algorithm, rest = preset.split("_")[:2]
-    config = configured(f"algorithm={algorithm}", f"optimised_hyperparameters={preset}")
+    overrides = (f"algorithm={algorithm}", f"optimised_hyperparameters={preset}")
+    planned("0", overrides)  # which refuses presets of other algorithms
+    config = configured(*overrides)
     expected = {"fast": 5, "expert": 0}
     assert config.imitation.trajectories == (expected[rest] if rest in expected else int(rest))
 

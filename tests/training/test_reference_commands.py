@@ -7,7 +7,7 @@ import pytest
 from tests.training.commands import QUICK, assert_refused, run, status_of
 from tests.training.sweeps.helpers import run_all
 from training.config import known_keys
-from training.explain import parse_overrides
+from training.explain import choices, parse_overrides
 from training.sweeps.grid import sweep_folder
 from training.sweeps.plan import grid, planned
 
@@ -23,16 +23,12 @@ OPTIONS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("environment", ENVIRONMENTS)
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_every_algorithm_on_every_environment(algorithm: str, environment: str) -> None:
-    planned("0", [f"algorithm={algorithm}", f"env={environment}"])  # refuses what does not fit together
-
-
-@pytest.mark.parametrize("algorithm", [name for name in ALGORITHMS if name != "SAC"])
-def test_tuned_hyperparameters(algorithm: str) -> None:
-    for number in (5, 10, 25):
-        planned("0", [f"algorithm={algorithm}", f"optimised_hyperparameters={algorithm}_{number}_trajectories"])
+def test_algorithms_environments_and_tuned_hyperparameters_have_their_names() -> None:
+    """test_config.py has every algorithm on every environment, test_presets.py every preset on its algorithm."""
+    assert set(ALGORITHMS) <= set(choices("algorithm"))
+    assert set(ENVIRONMENTS) <= set(choices("env"))
+    tuned = {f"{name}_{number}_trajectories" for name in ALGORITHMS if name != "SAC" for number in (5, 10, 25)}
+    assert tuned <= set(choices("optimised_hyperparameters"))
 
 
 def test_the_mistaken_key_is_answered_with_the_right_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

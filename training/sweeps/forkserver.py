@@ -67,7 +67,7 @@ class ForkServer:
     def _fork(self, job: dict[str, Any]) -> None:
         sweep, name, extra = Path(job["sweep"]), job["name"], job["extra"]
         with suppress(Exception):  # the job says what is wrong with it
-            composed_job(sweep, name, extra)  # for this job and those that differ from it in the seed
+            composed_job(sweep, name, extra)  # for this job and those that differ from it in values
         server = os.getpid()
         signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # a child would take it for the server's, and work on
         process = os.fork()

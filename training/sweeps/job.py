@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from conf.errors import UserError
@@ -24,7 +24,7 @@ from train import train
 from training import checkpoint
 from training.explain import explain
 from training.folder import mark_ended, new_folder, read_status, running_process
-from training.sweeps.plan import composed_with_hydra, load_plan
+from training.sweeps.plan import composed_with_hydra, load_plan, without_hydra
 
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 LOGS = "logs"  # what jobs print
@@ -125,10 +125,7 @@ def composed_job(sweep: Path, name: str, extra: Sequence[str]) -> DictConfig:
 
 def _train(configuration: DictConfig) -> float:
     HydraConfig.instance().set_config(configuration)
-    own = configuration.copy()
-    with open_dict(own):
-        del own["hydra"]
-    return train(own)
+    return train(without_hydra(configuration.copy()))
 
 
 def _mark_failed(folder: Path, error: str) -> None:

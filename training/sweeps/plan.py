@@ -3,19 +3,20 @@
 import hashlib
 import itertools
 import json
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
-from hydra.core.override_parser.types import Override, QuotedString
+from hydra.core.override_parser.types import Override, OverrideType, QuotedString
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 from conf.errors import UserError
 from training.cli import CONF
-from training.config import check_preset, parse, register_schemas
+from training.config import GROUPS, check_preset, known_keys, parse, register_schemas
+from training.explain import parse_overrides
 from training.folder import write_json
 
 FORMAT = 2
@@ -132,26 +133,47 @@ def fixed_value(overrides: Iterable[Override], key: str, default: str) -> str:
 
 def composed(overrides: Sequence[str]) -> DictConfig:
     """The configuration of a run."""
-    configuration = composed_with_hydra(overrides)
-    with open_dict(configuration):
-        del configuration["hydra"]
-    return configuration
+    return without_hydra(composed_with_hydra(overrides))
 
 
 def composed_with_hydra(overrides: Sequence[str]) -> DictConfig:
     """The same, and Hydra's own under `hydra`.
 
-    Runs that differ in nothing but their seed, as most of a sweep do, are composed once: it takes Hydra a while.
+    Runs that differ in nothing but values, as most of a sweep do, are composed once, as it takes Hydra a while: it puts
+    values on top of what is chosen by name, in their order, and so does this.
+
+    Raises:
+        UserError, HydraException, OmegaConfBaseException: what is wrong with the overrides.
     """
-    seeds = [override for override in overrides if re.fullmatch(r"seed=\d+", override)]
-    configuration = _composed(tuple(override for override in overrides if override not in seeds)).copy()
-    if seeds:
-        configuration.seed = int(seeds[-1].removeprefix("seed="))
-        configuration.hydra.overrides.task = list(overrides)
+    parsed = parse_overrides(overrides)
+    values = [override for override in parsed if override.key_or_group not in GROUPS]
+    if not all(_is_value(override) for override in values):
+        return _composed(tuple(overrides)).copy()
+    chosen = [str(override.input_line) for override in parsed if override.key_or_group in GROUPS]
+    configuration = _composed(tuple(chosen)).copy()
+    try:
+        for override in values:
+            OmegaConf.update(configuration, override.key_or_group, override.value())
+    except OmegaConfBaseException:
+        return _composed(tuple(overrides)).copy()  # to be refused in Hydra's words
+    configuration.hydra.overrides.task = list(overrides)
     return configuration
 
 
-@lru_cache(maxsize=16)
+def without_hydra(configuration: DictConfig) -> DictConfig:
+    """The one that is given, which changes: a copy takes about as long as everything else here."""
+    with open_dict(configuration):
+        del configuration["hydra"]
+    return configuration
+
+
+def _is_value(override: Override) -> bool:
+    """`key=value`, of a key that there is, with one value."""
+    changes = override.type == OverrideType.CHANGE and override.package is None
+    return changes and override.key_or_group in known_keys() and not override.is_sweep_override()
+
+
+@lru_cache(maxsize=64)
 def _composed(overrides: tuple[str, ...]) -> DictConfig:
     register_schemas()
     with initialize_config_dir(str(CONF)):
@@ -164,9 +186,10 @@ def planned(name: str, overrides: Sequence[str]) -> Job:
     Raises:
         UserError, HydraException, OmegaConfBaseException: what is wrong with it.
     """
-    chosen = composed_with_hydra(overrides).hydra.runtime.choices
+    configuration = composed_with_hydra(overrides)
+    chosen = configuration.hydra.runtime.choices
     check_preset(chosen.get("optimised_hyperparameters"), chosen.get("algorithm"))
-    configuration = composed(overrides)
+    configuration = without_hydra(configuration)
     parse(configuration)
     return Job(name, tuple(overrides), configuration_key(configuration))
 

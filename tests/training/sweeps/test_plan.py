@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from conf.errors import UserError
@@ -20,7 +21,7 @@ from training.sweeps.plan import (
     JOINT,
     Job,
     Plan,
-    composed,
+    composed_with_hydra,
     fixed_value,
     grid,
     load_plan,
@@ -120,16 +121,53 @@ def test_a_quoted_path_is_read_back(text: str) -> None:
     assert override.value() == text
 
 
-def test_configurations_that_differ_in_their_seed_are_as_hydra_composes_them() -> None:
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "algorithm=GAIL seed=3",
+        "seed=4 algorithm=GAIL",
+        "training.batch_size=9 env=ant algorithm=GAIL env.version=v5 training.batch_size=12",  # the last one counts
+        "algorithm=DAgger optimised_hyperparameters=DAgger_seals_ant imitation.round_min_episodes=0 seed=1",
+        "algorithm=AIRL learner=ppo env=seals_ant reinforcement.clip_range=nan imitation.model.reward_shaping=1",
+        "output_folder='it,s' algorithm=SAC env.id=${env.name}-${seed} env=custom device=cuda:0",
+        "algorithm=SAC ++steps=5 steps=6",
+        "algorithm=SAC steps=7 ++steps=5",
+        "algorithm=SAC steps=7 hydra.job.name=other hydra/job_logging=none seed=1",
+    ],
+)
+def test_configurations_are_as_hydra_composes_them(typed: str) -> None:
     register_schemas()
-    shared = ["algorithm=GAIL", "optimised_hyperparameters=GAIL_fast"]
-    for seed in (3, 4):
-        with initialize_config_dir(str(CONF)):
-            expected = compose("config", [*shared, f"seed={seed}"])
-        found = composed([f"seed={seed}", *shared])
-        assert found == expected
-        assert OmegaConf.get_type(found) is Config
-        found.steps = 7  # nobody else's
+    overrides = typed.split()
+    with initialize_config_dir(str(CONF)):
+        expected = compose("config", overrides, return_hydra_config=True)
+    found = composed_with_hydra(overrides)
+    assert OmegaConf.to_yaml(found) == OmegaConf.to_yaml(expected)  # NaN included
+    assert OmegaConf.get_type(found) is Config and OmegaConf.is_struct(found)
+    found.threads = 7  # nobody else's
+    assert composed_with_hydra(overrides).threads == 1
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "algorithm=GIAL seed=3",
+        "algorithm=SAC steps=many",
+        "algorithm=SAC steps.x=1",
+        "algorithm=SAC training=5",
+        "algorithm=SAC imitation.grad_penalty=1",
+        "algorithm=SAC sead=5",
+        "algorithm=SAC +steps=5",
+        "algorithm=SAC steps=1,2",
+    ],
+)
+def test_what_hydra_refuses_is_refused_in_its_words(typed: str) -> None:
+    register_schemas()
+    overrides = typed.split()
+    with initialize_config_dir(str(CONF)), pytest.raises(HydraException) as expected:
+        compose("config", overrides, return_hydra_config=True)
+    with pytest.raises(HydraException) as found:
+        composed_with_hydra(overrides)
+    assert (type(found.value), str(found.value)) == (type(expected.value), str(expected.value))
 
 
 def test_only_what_differs_is_shown() -> None:
