@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from scripts import keep_results, make_results
@@ -312,15 +313,18 @@ def description(picture: Path) -> str:
         return str(image.info["Description"])
 
 
-def test_the_committed_tables_and_pictures_are_up_to_date(tmp_path: Path) -> None:
-    """Pictures by the digest of what they show: other fonts make other pixels."""
+def test_the_committed_tables_and_pictures_are_up_to_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures by the digest of what they show: other fonts make other pixels, so none are rendered here."""
+    made: dict[str, str] = {}
+
+    def save(figure: Figure, path: Path, metadata: dict[str, str]) -> None:
+        made[path.name] = metadata["Description"]
+
+    monkeypatch.setattr(Figure, "savefig", save)
     results, written = ROOT / "docs" / "results", ROOT / "docs" / "results.md"
     assert make_results.main(["--results", str(results), "--output", str(tmp_path / "results.md")]) == 0
     assert (tmp_path / "results.md").read_text() == written.read_text(), "run make figures"
-    made, committed = (
-        {path.name: description(path) for path in folder.glob("*.png")} for folder in (tmp_path / "results", results)
-    )
-    assert made == committed, "run make figures"
+    assert made == {path.name: description(path) for path in results.glob("*.png")}, "run make figures"
 
 
 def test_a_picture_says_what_it_shows(tmp_path: Path) -> None:

@@ -21,12 +21,13 @@ NORMALISED = ("training.start=0", "training.batch_size=64", "reinforcement.norma
 MESSAGE = "is not a policy file of this program"
 
 
-@pytest.fixture
-def loop(tmp_path: Path) -> Loop:
+@pytest.fixture(scope="module")
+def loop(tmp_path_factory: pytest.TempPathFactory) -> Loop:
     """Two untrained GAIL policies, with absorbing states."""
-    demonstrations = hopper_demonstrations(tmp_path / "demonstrations.hdf5")
+    folder = tmp_path_factory.mktemp("policy")
+    demonstrations = hopper_demonstrations(folder / "demonstrations.hdf5")
     config = configured(*SMALL, "algorithm=GAIL", "runs=2", "seed=5", f"env.demonstrations={demonstrations}")
-    return make_loop(config, tmp_path / "runs")
+    return make_loop(config, folder / "runs")
 
 
 def save(loop: Loop) -> Path:
