@@ -1,6 +1,5 @@
 """Everything that a user can get wrong is refused in one line, before any training, with exit status 2."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -10,8 +9,9 @@ import h5py
 import numpy as np
 import pytest
 
-from tests.training.commands import assert_refused, run, run_folders, status_of
+from tests.training.commands import Outcome, assert_refused, run, run_folders, status_of
 from tests.training.helpers import hopper_demonstrations
+from tests.warm import Process
 from training.loop import Loop
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -254,34 +254,21 @@ def test_debug_shows_the_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert outcome.error.splitlines()[-1].startswith("error: seed=-1")
 
 
-REFUSED_BY_THE_REAL_COMMAND = {
-    "algorithm=GIAL": ["algorithm=GIAL", "did you mean 'GAIL'?"],
-    "algorithm=SAC +new=1": ["new is not a key"],
-    "algorithm=GAIL env.demonstrations=absent.hdf5": ["absent.hdf5", "No such file"],
-}
-# `python train.py <arguments>` for each of them, in a process of its own; PyTorch is imported once for all.
-COMMANDS = """
-import os, runpy, sys
-import torch, training.build, training.config, training.loop, training.report
-program, *commands = sys.argv[1:]
-for command in commands:
-    if os.fork() == 0:
-        sys.argv = [program, *command.split()]
-        runpy.run_path(program, run_name="__main__")
-        sys.exit(0)
-    print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
-"""
-
-
 def test_refused_by_the_real_command(tmp_path: Path) -> None:
-    result = subprocess.run(
-        [sys.executable, "-c", COMMANDS, str(ROOT / "train.py"), *REFUSED_BY_THE_REAL_COMMAND],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert result.stdout.split() == ["2"] * len(REFUSED_BY_THE_REAL_COMMAND), result.stderr
-    for words, line in zip(REFUSED_BY_THE_REAL_COMMAND.values(), result.stderr.splitlines(), strict=True):
-        assert all(word in line for word in words)
+    command = [sys.executable, str(ROOT / "train.py"), "algorithm=GAIL", "env.demonstrations=absent.hdf5"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert_refused(Outcome(result.returncode, result.stdout, result.stderr), "absent.hdf5", "No such file")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ("algorithm=GIAL", ["algorithm=GIAL", "did you mean 'GAIL'?"]),
+        ("algorithm=SAC +new=1", ["new is not a key"]),
+    ],
+)
+def test_refused_in_a_process_of_its_own(tmp_path: Path, typed: str, words: list[str]) -> None:
+    process = Process("train.py", *typed.split(), cwd=tmp_path)
+    assert_refused(Outcome(process.wait(), process.output, process.error), *words)
     assert list(tmp_path.iterdir()) == []

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.training.commands import QUICK, assert_refused, run, status_of
-from tests.training.sweeps.helpers import run_all
+from tests.warm import run_apart
 from training.config import known_keys
 from training.explain import choices, parse_overrides
 from training.sweeps.grid import sweep_folder
@@ -53,8 +53,8 @@ def test_a_sweep_over_seeds(tmp_path: Path) -> None:
 def test_a_run_and_all_environments(tmp_path: Path) -> None:
     quick = [override for override in QUICK if not override.startswith("env=")]
     tiny = ("algorithm=BC", "env=hopper", "bc_pretraining.iterations=3", *quick, f"output_folder={tmp_path}")
-    assert run(*tiny).status == 0
-    assert run_all(*tiny).status == 0
+    assert run_apart(*tiny).status == 0
+    assert run_apart(*tiny, program="train_all.py").status == 0
     (single,) = tmp_path.glob("BC_hopper/*")
     (joint,) = tmp_path.glob("BC_all/*/hopper")
     assert status_of(single)["state"] == status_of(joint)["state"] == "finished"
