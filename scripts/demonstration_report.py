@@ -148,11 +148,11 @@ def draw(report: Report, statistics: Statistics, returns: list[float], path: Pat
     axes.set(title="return of each episode" if returns else "no rewards", xlabel="episode")
     axes = figure.add_subplot(grid[0, 3:])
     if returns:
-        axes.hist(returns, bins=30)
+        axes.hist(returns, bins=30, histtype="stepfilled")
     axes.set(title="returns")
     for index, column in enumerate(shown):
         axes = figure.add_subplot(grid[1 + index // across, index % across])
-        axes.hist(sample[:, index], bins=40)
+        axes.hist(sample[:, index], bins=40, histtype="stepfilled")  # one shape: 40 bars each take far longer
         axes.set_title(column.name, fontsize=8)
         axes.tick_params(labelsize=6)
         axes.set_yticks([])

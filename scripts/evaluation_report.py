@@ -8,6 +8,7 @@ from jaxtyping import Float
 from environments.reference_scores import ReferenceScores
 
 RESAMPLES = 10_000
+AT_ONCE = 1_000_000  # returns that are drawn together: 8 MB for each array of them
 METHOD = f"percentile bootstrap, {RESAMPLES} resamples"
 
 
@@ -36,12 +37,16 @@ def bootstrap(returns: Float[np.ndarray, "runs episodes"], confidence: float) ->
     if returns.size == 1:
         return None, None
     generator = np.random.default_rng(0)
+    block = max(1, AT_ONCE // returns.size)
     means = np.empty(RESAMPLES)
-    for index in range(RESAMPLES):
-        chosen = generator.integers(runs, size=(runs, 1))
-        means[index] = returns[chosen, generator.integers(episodes, size=(runs, episodes))].mean()
+    for start in range(0, RESAMPLES, block):
+        count = min(block, RESAMPLES - start)
+        chosen = generator.integers(runs, size=(count, runs, 1))
+        drawn = returns[chosen, generator.integers(episodes, size=(count, runs, episodes))]
+        means[start : start + count] = drawn.mean(axis=(1, 2))
     tail = (1 - confidence) / 2
-    return float(np.quantile(means, tail)), float(np.quantile(means, 1 - tail))
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return float(low), float(high)
 
 
 def table(result: dict[str, Any]) -> str:

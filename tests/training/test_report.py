@@ -30,6 +30,12 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without pictures, which take longer than such a run."""
+    monkeypatch.setattr(pictures, "draw", lambda *_: [])
+
+
 def make(tmp_path: Path, *overrides: str) -> Loop:
     return make_loop(configured(*SAC, *overrides), tmp_path / "runs")
 
@@ -134,6 +140,7 @@ def test_an_interrupted_run_has_pictures_and_no_result(tmp_path: Path, monkeypat
     assert read_strictly(loop.folder / "status.json")["state"] == "interrupted"
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     ("runs", "names"), [(1, ["trajectories"]), (2, ["trajectories_seed_0", "trajectories_seed_1"])]
 )
@@ -164,6 +171,7 @@ def test_a_finished_run_can_still_keep_its_episodes(tmp_path: Path) -> None:
     assert [trajectory.episode_return for trajectory in read_d4rl(path)] == expected
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_render_films_a_greedy_episode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loop = make(tmp_path, "runs=2", "render=true")
     # What is drawn is tested with the film itself; here no OpenGL is needed.
