@@ -211,8 +211,8 @@ class KeyboardExpert(Expert):
 
     automatic = False
 
-    def __init__(self, spaces: Spaces, read: Callable[[], str] = sys.stdin.readline) -> None:
-        self.spaces, self.read = spaces, read
+    def __init__(self, spaces: Spaces, read: Callable[[], str] | None = None) -> None:
+        self.spaces, self.read = spaces, read or sys.stdin.readline
         self.path: Path | None = None
         self.known: list[dict[str, Any]] = []
 

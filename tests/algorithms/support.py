@@ -23,7 +23,7 @@ from models.mlp import MLP, MLPConfig, RunLinear
 from training.config import Config, check_combinations
 
 WALK = "tests/Walk-v0"
-SMALL = {"hidden_size": 8, "iterations": 3}  # values of these names, wherever they are in a configuration
+SMALL = {"hidden_size": 8, "iterations": 3, "epochs": 2}  # values of these names, wherever they are in a configuration
 
 
 class Walk(gymnasium.Env[np.ndarray, np.ndarray]):

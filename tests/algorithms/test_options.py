@@ -38,7 +38,7 @@ PAIRS = [
 
 @pytest.fixture(scope="module")
 def demonstrations(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_demonstrations(tmp_path_factory.mktemp("demonstrations") / "d.hdf5")
+    return write_demonstrations(tmp_path_factory.mktemp("demonstrations") / "d.hdf5", episodes=2)
 
 
 def combinations() -> list[tuple[dict[str, Any], dict[str, Any]]]:
@@ -74,8 +74,8 @@ def train(
     fields: dict[str, Any] = {"runs": outside["runs"], "precision": outside["precision"]}
     calls = 8  # an update of a learner that is on-policy
     if not LEARNERS[learner].on_policy:
-        fields["training"] = TrainingConfig(start=8, interval=4, batch_size=8)
-        calls = 6  # of two environments: two updates
+        fields["training"] = TrainingConfig(start=4, interval=2, batch_size=8)
+        calls = 3  # of two environments: two updates
     if outside["cloned"]:
         fields["bc_pretraining"] = BCPretrainingConfig(iterations=outside["cloned"])
     losses = []

@@ -17,11 +17,14 @@ from scripts import run_benchmark, run_times
 from scripts.command_line import duration
 from tests.training.commands import QUICK, Outcome, assert_refused, fingerprint, status_of
 from tests.training.helpers import configured
+from tests.warm import run_apart
 from training.explain import parse_overrides
 from training.folder import read_table, write_json
 from training.phases import Interaction
 from training.sweeps.options import BenchmarkConfig, LocalConfig, RayConfig, SlurmConfig
 from training.sweeps.plan import planned
+
+PROGRAM = "scripts/run_benchmark.py"
 
 
 def run(*arguments: str) -> Outcome:
@@ -193,7 +196,7 @@ def test_a_dry_run_counts_no_job_of_the_folder_that_it_is_run_in(
 
 def test_a_failure_stays_alone_and_a_resumed_suite_repeats_nothing(tmp_path: Path) -> None:
     typed = ("algorithm=SQIL,SAC", "imitation.trajectories=5", "steps=40", *QUICK, f"output_folder={tmp_path}")
-    first = run(*typed, "seed=1", "training.learning_rate=1e30,1e-3")
+    first = run_apart(*typed, "seed=1", "training.learning_rate=1e30,1e-3", program=PROGRAM)
     assert first.status == 1, first.error
     (folder,) = tmp_path.glob("benchmark/*")
     assert [status_of(folder / str(number))["state"] for number in range(4)] == [
@@ -205,7 +208,7 @@ def test_a_failure_stays_alone_and_a_resumed_suite_repeats_nothing(tmp_path: Pat
         assert (folder / f"report.{ending}").stat().st_size > 100
     before = {name: fingerprint(folder / name) for name in ("1", "3")}
 
-    again = run(f"resume_sweep={folder}", "seed=1,2", "training.learning_rate=1e-3")
+    again = run_apart(f"resume_sweep={folder}", "seed=1,2", "training.learning_rate=1e-3", program=PROGRAM)
     assert again.status == 1  # what failed still belongs to the suite, and fails again
     assert {name: fingerprint(folder / name) for name in ("1", "3")} == before
     rows = read_table(folder / "report.csv")

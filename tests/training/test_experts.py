@@ -1,8 +1,8 @@
 """Experts that label: saved policies, networks in D4RL files, functions, and a person at the keyboard."""
 
+import io
 import json
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch
 from conf.errors import UserError
 from environments.construction import Spaces, spaces_of
 from tests.scripts.helpers import save_policy
+from tests.training.commands import Outcome, run
 from tests.training.test_stable_baselines3_policy import CATEGORICAL, OBSERVATIONS, PPO, TANH, layer, zipped
 from training.experts import ExpertStoppedError, KeyboardExpert, d4rl_network, make_expert
 from training.policy import load_policy
@@ -194,21 +195,24 @@ COMMAND = (
 )
 
 
-def labelled(cwd: Path, answers: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "train.py"), *arguments]
-    return subprocess.run(command, cwd=cwd, input=answers, text=True, capture_output=True)
+def labelled(monkeypatch: pytest.MonkeyPatch, answers: list[str], *arguments: str) -> Outcome:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("".join(answers)))
+    return run(*arguments)
 
 
-def test_a_labelling_that_was_stopped_equals_one_that_was_not(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_a_labelling_that_was_stopped_equals_one_that_was_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("training.report._draw", lambda loop: None)  # slow, and none of what is compared
     answers = [f"{index % 2}\n" for index in range(60)]
-    whole = labelled(tmp_path, "".join(answers), *COMMAND, "output_folder=whole")
-    assert whole.returncode == 0, whole.stderr
-    stopped = labelled(tmp_path, "".join(answers[:11]) + "q\n", *COMMAND, "output_folder=parts")
-    (folder,) = (tmp_path / "parts").glob("*/*")
-    assert stopped.returncode == 130 and f"resume={Path('parts') / folder.parent.name / folder.name}" in stopped.stderr
-    resumed = labelled(tmp_path, "".join(answers[11:]), f"resume={folder}")
-    assert resumed.returncode == 0, resumed.stderr
-    (reference,) = (tmp_path / "whole").glob("*/*")
+    whole = labelled(monkeypatch, answers, *COMMAND, "output_folder=whole")
+    assert whole.status == 0, whole.error
+    stopped = labelled(monkeypatch, [*answers[:11], "q\n"], *COMMAND, "output_folder=parts")
+    (folder,) = Path("parts").glob("*/*")
+    assert stopped.status == 130 and f"resume={folder}" in stopped.error
+    resumed = labelled(monkeypatch, answers[11:], f"resume={folder}")
+    assert resumed.status == 0, resumed.error
+    (reference,) = Path("whole").glob("*/*")
     tables = [(path / "labels.jsonl").read_text() for path in (reference, folder)]
     assert tables[0] == tables[1]
     assert [json.loads(line)["action"] for line in tables[0].splitlines()][:4] == [0, 1, 0, 1]

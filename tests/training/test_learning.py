@@ -15,14 +15,15 @@ def test_sac_swings_up_the_pendulum(tmp_path: Path) -> None:
     config = configured(
         "algorithm=SAC",
         "env=pendulum",
-        "steps=6000",
-        "training.start=500",
-        "training.batch_size=64",
-        "training.learning_rate=1e-3",
+        "steps=2500",
+        "training.start=400",
+        "training.batch_size=128",
+        "training.learning_rate=3e-3",
+        "reinforcement.discount=0.9",
         "reinforcement.actor.hidden_size=64",
         "reinforcement.critic.hidden_size=64",
-        "reinforcement.polyak_factor=0.99",
-        "evaluation.interval=6000",
+        "reinforcement.polyak_factor=0.98",
+        "evaluation.interval=2500",
         "evaluation.episodes=10",
         "logging.tensorboard=false",
         "logging.progress=false",
@@ -38,15 +39,18 @@ def test_sac_swings_up_the_pendulum(tmp_path: Path) -> None:
     ("overrides", "solved"),
     [
         # A random policy returns about 22, a perfect one 500.
-        (("env=cartpole", "steps=40960"), 475),
+        (("env=cartpole", "steps=28672", "training.learning_rate=2e-3", "training.batch_size=256"), 475),
         # About -1250 at random.
         (
             (
                 "env=pendulum",
                 "steps=81920",
+                "env.num_envs=32",
                 "reinforcement.discount=0.9",
-                "training.learning_rate=1e-3",
+                "training.learning_rate=2e-3",
+                "training.learning_rate_schedule=linear",
                 "training.interval=4096",
+                "training.batch_size=256",
                 "reinforcement.normalise_observations=true",
             ),
             -300,

@@ -115,7 +115,8 @@ def test_discrete_demonstrations(algorithm: str, tmp_path: Path) -> None:
     """Cloned by a choice between actions, and told from the learner's by a discriminator."""
     write_d4rl(tmp_path / "d.hdf5", pushes(8), {})
     small = [word for word in SMALL if not word.startswith(("env=", "training.start"))]
-    options = {"BC": ["bc_pretraining.iterations=400"], "GAIL": ["steps=512", "training.interval=128"]}[algorithm]
+    options = {"BC": ["bc_pretraining.iterations=400"], "GAIL": ["steps=256", "training.interval=128"]}[algorithm]
+    options += ["evaluation.interval=1000", "evaluation.episodes=1", "checkpoint.interval=0"]
     options += ["runs=2", f"env.demonstrations={tmp_path / 'd.hdf5'}"]
     config = configured(f"algorithm={algorithm}", "learner=ppo", "env=seals_cartpole", *small, *options)
     loop = make_loop(config, tmp_path / "runs")

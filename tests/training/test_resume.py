@@ -15,7 +15,7 @@ from tests.training.helpers import SMALL, composed, configured, hopper_demonstra
 from tests.warm import Process, run_apart
 from training import checkpoint
 from training.build import build
-from training.config import parse
+from training.config import Config, parse
 from training.folder import Status, mark_ended, read_status, read_table
 from training.loop import Loop
 from training.run import open_run
@@ -32,7 +32,7 @@ RUNS = {
         *("algorithm=SAC", "runs=2", "env.normalise_observations=true", "reinforcement.actor_averaging=0.9"),
     ],
     "SAC bf16, two environments": ["algorithm=SAC", "precision=bf16", "env.num_envs=2"],
-    "BC": ["algorithm=BC", "bc_pretraining.iterations=300"],
+    "BC": ["algorithm=BC", "bc_pretraining.iterations=150"],
     "BC, epochs with early stopping": [
         *("algorithm=BC", "learner=ppo", "env.num_envs=1", "runs=2", "reinforcement.normalise_observations=true"),
         *("bc_pretraining.iterations=0", "bc_pretraining.epochs=60", "bc_pretraining.learning_rate=0.01"),
@@ -77,23 +77,28 @@ RUNS = {
     "PPO, discrete": ["algorithm=PPO", *ROLLOUTS, "env=cartpole"],
 }
 
-STOPS = {  # calls; 130 elsewhere
-    "BC": 170,
+STOPS = {  # calls; 65 elsewhere
+    "BC": 85,
     "BC, epochs with early stopping": 93,
-    "SAC bf16, two environments": 65,
-    "PWIL": 65,
-    **dict.fromkeys(("GAIL", "RED", "DRIL"), 190),  # 60 of them before the first step
+    "SAC bf16, two environments": 33,
+    "PWIL": 33,
+    **dict.fromkeys(("GAIL", "RED", "DRIL"), 125),  # 60 of them before the first step
 } | {name: 38 for name in RUNS if "PPO" in name}
+LONG = [name for name in RUNS if "PPO" in name or name.startswith("BC")]  # rollouts have 40 steps, updates are cheap
+HALVED = ("training.start=25", "evaluation.interval=50", "logging.interval=25", "checkpoint.interval=25")
 
 
-def arguments(name: str, folder: Path, steps: int) -> list[str]:
+def arguments(name: str, folder: Path, steps: int, *options: str) -> list[str]:
     extra = [] if name.startswith("BC") else [f"steps={steps}"]
     small = [option for option in SMALL if "learner=ppo" not in RUNS[name] or "training.start" not in option]
-    return [*small, *RUNS[name], f"env.demonstrations={folder / 'demonstrations.hdf5'}", *extra]
+    return [*small, *options, *RUNS[name], f"env.demonstrations={folder / 'demonstrations.hdf5'}", *extra]
 
 
 def start(name: str, folder: Path, output: str, steps: int, resumed: dict[str, object] | None = None) -> Loop:
-    config = configured(*arguments(name, folder, steps))
+    return opened(configured(*arguments(name, folder, steps)), folder, output, resumed)
+
+
+def opened(config: Config, folder: Path, output: str, resumed: dict[str, object] | None = None) -> Loop:
     (folder / output).mkdir(exist_ok=True)
     return Loop(config, build(config), folder / output, resumed)
 
@@ -130,18 +135,19 @@ def without_time(folder: Path) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("name", RUNS)
 def test_steps_equal_steps_with_a_stop_between(name: str, tmp_path: Path) -> None:
-    """200 steps; and 200 steps of which the first process did some and lost those behind its checkpoint."""
+    """All steps; and all steps of which the first process did some and lost those behind its checkpoint."""
     torch.set_num_threads(1)
     hopper_demonstrations(tmp_path / "demonstrations.hdf5")
-    start(name, tmp_path, "whole", 200).run()
+    config = configured(*arguments(name, tmp_path, *((200,) if name in LONG else (100, *HALVED))))
+    opened(config, tmp_path, "whole").run()
 
-    first = start(name, tmp_path, "parts", 200)
-    first._after_step = stop_after(first, STOPS.get(name, 130))  # type: ignore[method-assign]  # to stop there
+    first = opened(config, tmp_path, "parts")
+    first._after_step = stop_after(first, STOPS.get(name, 65))  # type: ignore[method-assign]  # to stop there
     with pytest.raises(KeyboardInterrupt):
         first.run()
     first.records.close()
     saved = checkpoint.load(tmp_path / "parts" / "checkpoint.pt")
-    start(name, tmp_path, "parts", 200, saved).run()
+    opened(config, tmp_path, "parts", saved).run()
 
     assert_same(state_of(tmp_path / "whole"), state_of(tmp_path / "parts"))
     assert without_time(tmp_path / "whole") == without_time(tmp_path / "parts")

@@ -11,8 +11,8 @@ from training.build import Parts, build
 
 pytestmark = pytest.mark.usefixtures("unchecked_shapes")
 
-UPDATES = 1500
-OPTIONS = ("env=hopper", "imitation.trajectories=5", "imitation.learning_rate=1e-3")
+UPDATES = 750
+OPTIONS = ("env=hopper", "imitation.trajectories=5", "imitation.learning_rate=3e-3")
 
 
 def pretrained(*words: str) -> Parts:
