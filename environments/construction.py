@@ -29,7 +29,7 @@ class EnvironmentConfig(Section):
     fixed_horizon: bool = False  # does an episode end by its time limit alone?
     num_envs: int = ranged(1, 1)  # environments per run, stepped together
     backend: str = choice("gymnasium", "gymnasium", "envpool")
-    threads: int = ranged(1, 1, 1024)  # that simulate MuJoCo's robots side by side; other environments take one
+    threads: int = ranged(1, 1, 1024)  # that simulate MuJoCo's robots side by side (v4, seals); other environments: 1
     demonstrations: str | None = None  # a file or folder of any format; null: the bundled set
     # To mean 0 and deviation 1 in the demonstrations, for everything that learns; without demonstrations, running ones.
     normalise_observations: bool = False

@@ -101,11 +101,20 @@ class OneByOne:
 
 
 class GymnasiumBackend:
-    """Gymnasium's environments; each is reset here when its episode is over. MuJoCo's robots step together."""
+    """Gymnasium's environments; each is reset here when its episode is over. MuJoCo's robots step together.
+
+    Raises:
+        UserError: an environment cannot be made, or is none of those that several threads can simulate.
+    """
 
     def __init__(self, environment_id: str, seeds: list[int], threads: int = 1) -> None:
         self.envs = [make_environment(environment_id) for _ in seeds]
         kind = kind_of(self.envs[0])
+        if kind is None and threads > 1:
+            raise UserError(
+                f"env.threads={threads} is not for {environment_id}, which is not one of MuJoCo's robots of version 4: "
+                "expected 1"
+            )
         self.simulation = Robots(self.envs, kind, threads) if kind else OneByOne(self.envs)
         self._gather([env.reset(seed=seed)[0] for env, seed in zip(self.envs, seeds, strict=True)])
 

@@ -104,6 +104,8 @@ RANGES: list[tuple[str, list[str]]] = [
     ("algorithm=SAC evaluation.episodes=0", ["evaluation.episodes=0", "from 1"]),
     ("algorithm=SAC env.num_envs=0", ["env.num_envs=0", "at least 1"]),
     ("algorithm=SAC env.threads=0", ["env.threads=0", "from 1 to 1024"]),
+    ("algorithm=SAC env.threads=2 env=pendulum", ["env.threads=2", "Pendulum-v1", "expected 1"]),
+    ("algorithm=SAC env.threads=2 env.version=v5", ["env.threads=2", "Hopper-v5", "expected 1"]),
     ("algorithm=SAC env.threads=2 env.backend=envpool", ["env.threads=2", "env.backend=envpool", "expected 1"]),
     ("algorithm=SAC reinforcement.discount=1.5", ["reinforcement.discount=1.5", "from 0 to 1"]),
     ("algorithm=SAC reinforcement.discount=nan", ["reinforcement.discount=nan", "finite number from 0 to 1"]),
