@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -93,7 +94,8 @@ def end_or_kill(outputs: Path, seconds: float, machine: bool) -> bool:
         victims = [process.pid, *(descendants(process.pid) if machine else ())]
         for number in (signal.SIGSTOP, signal.SIGKILL):  # stopped first: all of them at one moment
             for victim in victims:
-                os.kill(victim, number)
+                with suppress(ProcessLookupError):
+                    os.kill(victim, number)
         process.wait()
         return False
 
