@@ -112,8 +112,8 @@ class GymnasiumBackend:
         kind = kind_of(self.envs[0])
         if kind is None and threads > 1:
             raise UserError(
-                f"env.threads={threads} is not for {environment_id}, which is not one of MuJoCo's robots of version 4: "
-                "expected 1"
+                f"env.threads={threads} is not for {environment_id}: expected 1 "
+                "(MuJoCo's robots of version 4 and of seals take more)"
             )
         self.simulation = Robots(self.envs, kind, threads) if kind else OneByOne(self.envs)
         self._gather([env.reset(seed=seed)[0] for env, seed in zip(self.envs, seeds, strict=True)])

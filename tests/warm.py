@@ -1,6 +1,6 @@
 """`python train.py ...` in processes that need not import anything: each is forked from one that has.
 
-Importing takes most of the time of a short run, and tests start a hundred. A test that asks what a process of its own
+Importing takes most of the time of a short run, and tests start many. A test that asks what a process of its own
 does (signals, kills, locks, exit statuses) holds a `Process`. The processes that start the jobs of sweeps, which these
 processes start, are forked in the same way.
 """
@@ -101,7 +101,7 @@ def serve() -> None:
     from training.sweeps.forkserver import preload
 
     preload()
-    subprocess.Popen = ForkedPopen  # type: ignore[misc, assignment]
+    subprocess.Popen = ForkedPopen  # type: ignore[misc, assignment]  # a class in place of a class
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that watch
     for line in sys.stdin:
         if os.fork() == 0:

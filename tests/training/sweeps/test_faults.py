@@ -94,7 +94,7 @@ def end_or_kill(outputs: Path, seconds: float, machine: bool) -> bool:
         victims = [process.pid, *(descendants(process.pid) if machine else ())]
         for number in (signal.SIGSTOP, signal.SIGKILL):  # stopped first: all of them at one moment
             for victim in victims:
-                with suppress(ProcessLookupError):
+                with suppress(ProcessLookupError):  # it ended a moment ago
                     os.kill(victim, number)
         process.wait()
         return False

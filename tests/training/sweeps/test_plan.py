@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from conf.errors import UserError
 from tests.training.sweeps.helpers import written_run
@@ -121,6 +121,12 @@ def test_a_quoted_path_is_read_back(text: str) -> None:
     assert override.value() == text
 
 
+def composed_by_hydra(overrides: list[str]) -> DictConfig:
+    register_schemas()
+    with initialize_config_dir(str(CONF)):
+        return compose("config", overrides, return_hydra_config=True)
+
+
 @pytest.mark.parametrize(
     "typed",
     [
@@ -136,10 +142,8 @@ def test_a_quoted_path_is_read_back(text: str) -> None:
     ],
 )
 def test_configurations_are_as_hydra_composes_them(typed: str) -> None:
-    register_schemas()
     overrides = typed.split()
-    with initialize_config_dir(str(CONF)):
-        expected = compose("config", overrides, return_hydra_config=True)
+    expected = composed_by_hydra(overrides)
     found = composed_with_hydra(overrides)
     assert OmegaConf.to_yaml(found) == OmegaConf.to_yaml(expected)  # NaN included
     assert OmegaConf.get_type(found) is Config and OmegaConf.is_struct(found)
@@ -161,10 +165,9 @@ def test_configurations_are_as_hydra_composes_them(typed: str) -> None:
     ],
 )
 def test_what_hydra_refuses_is_refused_in_its_words(typed: str) -> None:
-    register_schemas()
     overrides = typed.split()
-    with initialize_config_dir(str(CONF)), pytest.raises(HydraException) as expected:
-        compose("config", overrides, return_hydra_config=True)
+    with pytest.raises(HydraException) as expected:
+        composed_by_hydra(overrides)
     with pytest.raises(HydraException) as found:
         composed_with_hydra(overrides)
     assert (type(found.value), str(found.value)) == (type(expected.value), str(expected.value))
