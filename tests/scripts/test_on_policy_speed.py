@@ -128,7 +128,8 @@ def test_a_report(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_one_process_answers_for_the_same_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with_peer(monkeypatch, tmp_path, WORK)
-    monkeypatch.setattr(on_policy_speed, "ROWS", [PPO_ROW, [*PPO_ROW, "env.threads=2"], [*PPO_ROW, "seed=1"]])
+    robot = [*ROWS[2], *SMALL]
+    monkeypatch.setattr(on_policy_speed, "ROWS", [robot, [*robot, "env.threads=2"], [*robot, "seed=1"]])
     runs = [Training(configuration(row)) for row in on_policy_speed.ROWS]
     with on_policy_speed.peers(runs, ["stable-baselines3"]) as others:
         assert len(others) == 3 and len(set(others.values())) == 1
