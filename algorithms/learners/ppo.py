@@ -85,12 +85,12 @@ def generalised_advantages(
     """
     deltas = rewards + discount * (1 - terminated) * next_values - values
     carry = discount * gae_lambda * (1 - terminated) * (1 - truncated)
-    advantages = torch.empty_like(deltas)
     advantage = torch.zeros_like(deltas[:, 0])
-    for step in reversed(range(deltas.shape[1])):
-        advantage = deltas[:, step] + carry[:, step] * advantage
-        advantages[:, step] = advantage
-    return advantages
+    backwards = []
+    for delta, carried in zip(reversed(deltas.unbind(1)), reversed(carry.unbind(1)), strict=True):
+        advantage = torch.addcmul(delta, carried, advantage)
+        backwards.append(advantage)
+    return torch.stack(backwards[::-1], 1)
 
 
 def standardised(advantages: Rows) -> Rows:
