@@ -53,8 +53,8 @@ def test_the_whole_product(learner: str, module: str, demonstrations: Path, monk
     trained = 0
     for options, outside in combinations():
         where = f"{options} {outside}"
-        # Checked in a quarter of all: neither precision nor what is done without cloning changes a shape.
-        checked = outside["cloned"] and outside["precision"] == "fp32"
+        # Checked in an eighth of all: no shape depends on precision, on cloning being left out, or on rows that are.
+        checked = outside["cloned"] and outside["precision"] == "fp32" and options["subsample"] > 1
         try:
             with nullcontext() if checked else shapes.unchecked():
                 losses = train(learner, module, demonstrations, options, outside)
