@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from algorithms.base import ImitationConfig, ImitationModule, Metrics, scheduled, set_learning_rate
+from algorithms.optimisers import AdamW
 from conf.errors import UserError
 from conf.fields import Section, choice, ranged
 from memory.batch import Batch
@@ -117,7 +118,7 @@ class BehaviouralCloning:
 
     def __init__(self, policy: Policy, config: CloningConfig) -> None:
         self.policy, self.config = policy, config
-        self.optimiser = torch.optim.AdamW(
+        self.optimiser = AdamW(
             policy.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
 

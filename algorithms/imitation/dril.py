@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from algorithms.base import Context, ImitationConfig, ImitationModule, Metrics, descend
 from algorithms.behavioural_cloning import cloning_loss
 from algorithms.imitation.pretraining import PretrainingConfig, over_all_rows, separation_warning, weighted_quantile
+from algorithms.optimisers import AdamW
 from conf.errors import UserError
 from conf.fields import choice, ranged
 from memory.batch import Batch
@@ -184,9 +185,7 @@ class DRIL(ImitationModule):
         self.streams = Streams(context.seeds, "imitation", context.device)
         self.uncertainty = UNCERTAINTIES[config.uncertainty](config, context, self.streams)
         trained = [parameter for parameter in self.uncertainty.parameters() if parameter.requires_grad]
-        self.optimiser = torch.optim.AdamW(
-            trained, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-        )
+        self.optimiser = AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
         runs = len(context.seeds)
         self.register_buffer("cutoff", torch.full((runs,), torch.nan, device=context.device))
         self.register_buffer("absorbing_reward", torch.full((runs,), -1.0, device=context.device))

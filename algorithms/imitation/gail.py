@@ -23,6 +23,7 @@ from algorithms.imitation.adversarial import (
     mixup_loss,
     pugail_loss,
 )
+from algorithms.optimisers import AdamW
 from conf.errors import UserError
 from conf.fields import choice, ranged
 from memory.batch import FIELDS, Batch, Layout
@@ -101,7 +102,7 @@ class GAIL(ImitationModule):
             spectral_norm=config.spectral_norm,
             absorbing=context.absorbing,
         )
-        self.optimiser = torch.optim.AdamW(
+        self.optimiser = AdamW(
             self.discriminator.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         self.fields = read_fields(config)

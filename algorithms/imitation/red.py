@@ -13,6 +13,7 @@ from torch import Tensor
 
 from algorithms.base import Context, ImitationConfig, ImitationModule, Metrics, descend
 from algorithms.imitation.pretraining import PretrainingConfig, over_all_rows, separation_warning, weighted_quantile
+from algorithms.optimisers import AdamW
 from conf.fields import ranged
 from memory.batch import Batch
 from memory.demonstrations import Demonstrations
@@ -68,7 +69,7 @@ class RED(ImitationModule):
         self.predictor = MLP((runs,), size, size, config.model, self.streams)
         plain = dataclasses.replace(config.model, input_dropout=0.0, dropout=0.0)
         self.target = MLP((runs,), size, size, plain, self.streams).requires_grad_(False)
-        self.optimiser = torch.optim.AdamW(
+        self.optimiser = AdamW(
             self.predictor.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         self.register_buffer("bandwidth", torch.zeros(runs, device=context.device))

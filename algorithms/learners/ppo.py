@@ -15,7 +15,7 @@ from torch import Tensor
 
 from algorithms.base import Context, ImitationConfig, Learner, MemoryConfig, Metrics, TrainingConfig, scheduled
 from algorithms.behavioural_cloning import cloning_loss
-from algorithms.learners.optimiser import RunAdam
+from algorithms.optimisers import RunAdam
 from conf.errors import UserError
 from conf.fields import Section, choice, ranged
 from memory.batch import Batch, Layout

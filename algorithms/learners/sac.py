@@ -24,6 +24,7 @@ from algorithms.base import (
     set_learning_rate,
 )
 from algorithms.behavioural_cloning import cloning_loss
+from algorithms.optimisers import AdamW
 from conf.fields import Section, ranged
 from memory.batch import Batch, Layout
 from memory.replay import ReplayMemory
@@ -118,8 +119,8 @@ class SAC(Learner):
             {"params": list(self.policy.parameters()), "weight_decay": decay},
             {"params": [self.log_temperature], "weight_decay": 0.0},
         ]
-        self.actor_optimiser = torch.optim.AdamW(actor_groups, rate, fused=True)
-        self.critic_optimiser = torch.optim.AdamW(self.critic.parameters(), rate, weight_decay=decay, fused=True)
+        self.actor_optimiser = AdamW(actor_groups, rate, fused=True)
+        self.critic_optimiser = AdamW(self.critic.parameters(), rate, weight_decay=decay, fused=True)
         self.critic_parameters: list[Tensor] = list(self.critic.parameters())
         self.target_parameters: list[Tensor] = list(self.target_critic.parameters())
 

@@ -1,5 +1,6 @@
-"""Adam with a run axis."""
+"""Adam with a run axis, and PyTorch's own without its compiler."""
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,18 @@ from torch import Tensor, nn
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-5
+
+
+class AdamW(torch.optim.AdamW):
+    """PyTorch's, whose methods are wrapped so that `torch.compile` leaves them alone; here they are not.
+
+    The wrappers import the compiler, which takes as long as the rest of PyTorch, and nothing here is compiled.
+    """
+
+    add_param_group = inspect.unwrap(torch.optim.AdamW.add_param_group)
+    state_dict = inspect.unwrap(torch.optim.AdamW.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.AdamW.load_state_dict)
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))  # that they may be differentiated is wrapped, too
 
 
 class RunAdam:

@@ -1,9 +1,13 @@
-"""Adam with a run axis against PyTorch's, run by run."""
+"""Adam with a run axis against PyTorch's, run by run; and PyTorch's without its compiler."""
+
+import subprocess
+import sys
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from algorithms.learners.optimiser import EPSILON, RunAdam
+from algorithms.optimisers import EPSILON, AdamW, RunAdam
 
 SHAPES = ((2, 3, 4), (2, 1, 4), (2, 5))
 
@@ -68,3 +72,39 @@ def test_state_goes_on() -> None:
     for target, adam in ((parameters, optimiser), (copies, other)):
         adam.step(gradients(target, 1), 0.05)
     assert all(torch.equal(a, b) for a, b in zip(parameters, copies, strict=True))
+
+
+def test_adamw_is_pytorch_s() -> None:
+    ours, theirs = make(), make()
+    optimisers = [
+        kind(iter(({"params": p[:2]}, {"params": p[2:], "weight_decay": 0.0})), lr=0.05, weight_decay=0.1, fused=True)
+        for kind, p in ((AdamW, ours), (torch.optim.AdamW, theirs))
+    ]
+    for step in range(4):
+        if step == 2:  # either goes on from what the other has saved
+            states = [optimiser.state_dict() for optimiser in optimisers]
+            for optimiser, state in zip(optimisers, reversed(states), strict=True):
+                optimiser.load_state_dict(state)
+        for optimiser, parameters in zip(optimisers, (ours, theirs), strict=True):
+            for parameter, gradient in zip(parameters, gradients(parameters, step), strict=True):
+                parameter.grad = gradient
+            optimiser.step()
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    assert not any(parameter.grad_fn for parameter in ours)
+
+
+USED = """
+import sys, torch
+from algorithms.optimisers import AdamW
+parameter = torch.nn.Parameter(torch.ones(2))
+optimiser = AdamW([parameter], fused=True)
+parameter.grad = torch.ones(2)
+optimiser.step()
+optimiser.load_state_dict(optimiser.state_dict())
+sys.exit("torch._dynamo" in sys.modules)
+"""
+
+
+def test_adamw_does_not_import_the_compiler() -> None:
+    root = Path(__file__).resolve().parents[2]
+    assert subprocess.run([sys.executable, "-c", USED], cwd=root, check=False).returncode == 0
