@@ -22,7 +22,6 @@ from training.sweeps.plan import composed
 PRELOADED = (  # what a job would import by itself
     "matplotlib.backends.backend_agg",
     "mujoco",
-    "torch._dynamo",  # a second, for the first optimiser
     "torch.utils.tensorboard",
     "training.loop",
     "training.pictures",
