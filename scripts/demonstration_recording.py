@@ -27,10 +27,10 @@ from environments.vector import reset_seeds
 from models.actors import SquashedGaussianActor
 from models.streams import Streams
 from scripts.demonstration_checks import environment_facts
-from scripts.provenance import git_commit, load_checked, sha256, versions, without_paths
+from scripts.provenance import load_checked, sha256, versions, without_paths
 from scripts.rollouts import Act, Actions, Observations, greedy, play
 from training import checkpoint, stable_baselines3_policy
-from training.folder import write_json
+from training.folder import git_commit, write_json
 from training.policy import SavedPolicy
 from training.sweeps.launchers import cores
 

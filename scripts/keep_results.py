@@ -24,8 +24,8 @@ from omegaconf import OmegaConf
 from conf.errors import UserError
 from scripts.command_line import Parser, exit_status
 from scripts.kept_runs import evaluations_of, read_config, read_json, read_overrides, read_result, seeds_of
-from scripts.provenance import ROOT, without_paths
-from training.folder import new_folder, write_atomically
+from scripts.provenance import without_paths
+from training.folder import ROOT, new_folder, write_atomically
 
 RESULTS = ROOT / "docs" / "results"
 OF_THE_MACHINE = ("host", "process", "process_start")  # in status.json

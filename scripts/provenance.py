@@ -4,14 +4,12 @@ import hashlib
 import importlib.metadata
 import platform
 import re
-import subprocess
 from pathlib import Path
 
 from conf.errors import UserError
 from scripts.kept_runs import read_overrides
 from training.policy import SavedPolicy, load_policy
 
-ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("gymnasium", "mujoco", "numpy", "torch")
 
 
@@ -33,19 +31,6 @@ def processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     found = re.search(r"^model name\s*: (.+)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.is_file() else None
     return found[1] if found else platform.processor() or platform.machine()
-
-
-def git_commit() -> str:
-    """The commit of this repository, and whether files differ from it."""
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", "*.py", "*.yaml")
-        return git("rev-parse", "HEAD") + (" with uncommitted changes" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 def without_paths(command: str) -> str:

@@ -5,15 +5,18 @@ import importlib.metadata
 import json
 import os
 import platform
+import subprocess
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from conf.errors import UserError
 
 STATES = ("running", "finished", "failed", "interrupted")
+ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "hydra-core", "h5py")
 
 
@@ -83,6 +86,7 @@ class Status:
             "device": device,
             "process": os.getpid(),
             "process_start": process_start(os.getpid()),
+            "commit": git_commit(),
             "python": platform.python_version(),
             "versions": {name: _version(name) for name in PACKAGES},
         }
@@ -127,6 +131,20 @@ def process_start(process: int) -> int | None:
     except OSError:
         return None
     return None if fields[0] in "ZX" else int(fields[19])
+
+
+@cache  # what has been imported is of the commit that was there then
+def git_commit() -> str:
+    """The commit of this program, and whether files differ from it."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", "*.py", "*.yaml")
+        return git("rev-parse", "HEAD") + (" with uncommitted changes" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
 
 
 def _version(package: str) -> str | None:

@@ -166,6 +166,12 @@ def check_unchanged(saved: DictConfig, composed: DictConfig) -> None:
         if (key in CHANGEABLE and not scheduled) or key.startswith(CHANGEABLE_SECTIONS):
             continue
         before, now = saved_leaves.get(key), new_leaves.get(key)
+        if before != now and (key in saved_leaves) != (key in new_leaves):
+            knows, misses = ("the run", "this version") if key in saved_leaves else ("this version", "the run")
+            raise UserError(
+                f"{misses} has no {key}, which {knows} has: the run that is to be resumed was begun by another version "
+                "of this program, `commit` in its status.json; resume it with that one"
+            )
         if before != now:
             raise UserError(
                 f"{key}={now} does not fit the run that is to be resumed, which has {key}={before}; only "

@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from conf.errors import UserError
+from training import folder
 from training.folder import (
     Table,
+    git_commit,
     mark_ended,
     new_folder,
     process_start,
@@ -134,3 +136,24 @@ def test_table_is_cut_back(tmp_path: Path) -> None:
     assert [row["step"] for row in read_table(tmp_path / "rows.csv")] == ["1", "2"]  # the run may yet be refused
     resumed.append([{"step": 3, "value": 1.0}])
     assert [row["step"] for row in read_table(tmp_path / "rows.csv")] == ["1", "3"]
+
+
+def test_the_commit_of_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder, "ROOT", tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert git_commit.__wrapped__() == "unknown"
+
+    def git(*arguments: str) -> str:
+        identity = ("-c", "user.name=a", "-c", "user.email=a@b")
+        command = ["git", *identity, *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.strip()
+
+    git("init")
+    (tmp_path / "a.py").write_text("")
+    git("add", "a.py")
+    git("commit", "-m", "first")
+    commit = git("rev-parse", "HEAD")
+    (tmp_path / "notes.py").write_text("")
+    assert git_commit.__wrapped__() == commit
+    (tmp_path / "a.py").write_text("changed = True")
+    assert git_commit.__wrapped__() == f"{commit} with uncommitted changes"

@@ -222,6 +222,21 @@ def test_two_do_not_go_on_with_one_run(tmp_path: Path) -> None:
         pass
 
 
+def test_a_run_of_another_version_is_refused_by_name(tmp_path: Path) -> None:
+    settings = stopped_run(tmp_path)
+    path = Path(settings.resume) / ".hydra" / "config.yaml"
+    assert len(read_status(path.parents[1])["commit"]) >= len("unknown")
+    saved = path.read_text()
+    older, newer = (
+        saved.replace("  num_envs: 1\n", ""),
+        saved.replace("  num_envs: 1\n", "  num_envs: 1\n  gravity: 2\n"),
+    )
+    for text, words in ((older, "the run has no env.num_envs"), (newer, "this version has no env.gravity")):
+        path.write_text(text)
+        with pytest.raises(UserError, match=f"{words}, which .* another version"), open_run(parse(settings), settings):
+            pass
+
+
 def test_a_mistake_that_shows_in_training_makes_a_resumed_run_a_failed_one(tmp_path: Path) -> None:
     settings = stopped_run(tmp_path)
     for begun, state in ((False, "finished"), (True, "failed")):

@@ -16,6 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
+from training.folder import git_commit
 from training.sweeps.job import composed_job, end_with_parent, log_path, run_job
 from training.sweeps.plan import composed
 
@@ -105,6 +106,7 @@ def preload() -> None:
     del os.environ["MUJOCO_GL"]
     if display is not None:
         os.environ["MUJOCO_GL"] = display
+    git_commit()
     composed(["algorithm=BC"])  # Hydra's plugins and parsers are slow the first time
 
 
