@@ -161,7 +161,9 @@ def check_unchanged(saved: DictConfig, composed: DictConfig) -> None:
     saved_leaves = _leaves(saved)
     new_leaves = _leaves(OmegaConf.create(OmegaConf.to_yaml(composed, resolve=True)))
     by_steps = any(saved_leaves.get(name, "constant") != "constant" for name in SCHEDULES)
-    for key in (*CHOICES, *sorted({*saved_leaves, *new_leaves})):
+    # Those that both have come first: another learner has other keys, too, and is no other version.
+    keys = sorted({*saved_leaves, *new_leaves}, key=lambda key: ((key in saved_leaves) != (key in new_leaves), key))
+    for key in (*CHOICES, *keys):
         scheduled = key == "steps" and by_steps  # then the past would change
         if (key in CHANGEABLE and not scheduled) or key.startswith(CHANGEABLE_SECTIONS):
             continue

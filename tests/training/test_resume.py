@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from conf.errors import UserError
 from tests.training.helpers import SMALL, composed, configured, hopper_demonstrations
@@ -18,7 +18,7 @@ from training.build import build
 from training.config import Config, parse
 from training.folder import Status, mark_ended, read_status, read_table
 from training.loop import Loop
-from training.run import open_run
+from training.run import check_unchanged, open_run
 
 pytestmark = pytest.mark.usefixtures("unchecked_shapes")
 
@@ -235,6 +235,13 @@ def test_a_run_of_another_version_is_refused_by_name(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(UserError, match=f"{words}, which .* another version"), open_run(parse(settings), settings):
             pass
+
+
+def test_another_learner_is_no_other_version() -> None:
+    sac = OmegaConf.create({"steps": 9, "reinforcement": {"actor_averaging": 0.0, "discount": 0.97}})
+    ppo = OmegaConf.create({"steps": 9, "reinforcement": {"clip_range": 0.2, "discount": 0.99}})
+    with pytest.raises(UserError, match=r"reinforcement.discount=0.99 does not fit the run"):
+        check_unchanged(sac, ppo)
 
 
 def test_a_mistake_that_shows_in_training_makes_a_resumed_run_a_failed_one(tmp_path: Path) -> None:
