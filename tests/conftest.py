@@ -19,3 +19,18 @@ def unchecked_shapes() -> Iterator[None]:
     """For runs of thousands of steps, half of whose time is the check of what other tests have had checked."""
     with shapes.unchecked():
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def only_wanted_pictures() -> None:
+    from tests.pictures import leave_out  # now, when the check of shapes has been installed
+
+    leave_out()
+
+
+@pytest.fixture
+def drawn_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs draw their pictures."""
+    from tests.pictures import WANTED
+
+    monkeypatch.setenv(WANTED, "yes")

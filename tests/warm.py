@@ -98,9 +98,11 @@ def _server() -> tuple[subprocess.Popen[str], str]:
 
 def serve() -> None:
     """Fork a process for each line of standard input. Has one thread, as a process that forks has to."""
+    from tests.pictures import leave_out
     from training.sweeps.forkserver import preload
 
     preload()
+    leave_out()
     subprocess.Popen = ForkedPopen  # type: ignore[misc, assignment]  # a class in place of a class
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that watch
     for line in sys.stdin:

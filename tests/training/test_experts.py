@@ -18,7 +18,6 @@ from environments.construction import Spaces, spaces_of
 from tests.scripts.helpers import save_policy
 from tests.training.commands import Outcome, run
 from tests.training.test_stable_baselines3_policy import CATEGORICAL, OBSERVATIONS, PPO, TANH, layer, zipped
-from training import pictures
 from training.experts import ExpertStoppedError, KeyboardExpert, d4rl_network, make_expert
 from training.policy import load_policy
 
@@ -204,7 +203,6 @@ def labelled(monkeypatch: pytest.MonkeyPatch, answers: list[str], *arguments: st
 @pytest.mark.usefixtures("unchecked_shapes")
 def test_a_labelling_that_was_stopped_equals_one_that_was_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(pictures, "draw", lambda *_: [])  # slow, and none of what is compared
     answers = [f"{index % 2}\n" for index in range(60)]
     whole = labelled(monkeypatch, answers, *COMMAND, "output_folder=whole")
     assert whole.status == 0, whole.error

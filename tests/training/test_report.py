@@ -30,12 +30,6 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without pictures, which take longer than such a run."""
-    monkeypatch.setattr(pictures, "draw", lambda *_: [])
-
-
 def make(tmp_path: Path, *overrides: str) -> Loop:
     return make_loop(configured(*SAC, *overrides), tmp_path / "runs")
 
@@ -56,6 +50,7 @@ def write_evaluations(loop: Loop, rows: list[tuple[str, int, int, float, float]]
     (loop.folder / "evaluations.csv").write_text("\n".join([header, *lines]) + "\n")
 
 
+@pytest.mark.usefixtures("drawn_pictures")
 def test_a_run_leaves_result_and_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     loop = make(tmp_path, "runs=2")
     value = run_and_report(loop)
@@ -109,6 +104,7 @@ def test_without_references_there_is_no_nan(tmp_path: Path) -> None:
     assert "nan" not in table(result, loop.folder)
 
 
+@pytest.mark.usefixtures("drawn_pictures")
 def test_the_result_survives_pictures_that_fail(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -124,6 +120,7 @@ def test_the_result_survives_pictures_that_fail(
     assert "results in" in printed.out
 
 
+@pytest.mark.usefixtures("drawn_pictures")
 def test_an_interrupted_run_has_pictures_and_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loop = make(tmp_path)
     evaluate = loop.evaluator.play
@@ -140,7 +137,6 @@ def test_an_interrupted_run_has_pictures_and_no_result(tmp_path: Path, monkeypat
     assert read_strictly(loop.folder / "status.json")["state"] == "interrupted"
 
 
-@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     ("runs", "names"), [(1, ["trajectories"]), (2, ["trajectories_seed_0", "trajectories_seed_1"])]
 )
@@ -171,7 +167,6 @@ def test_a_finished_run_can_still_keep_its_episodes(tmp_path: Path) -> None:
     assert [trajectory.episode_return for trajectory in read_d4rl(path)] == expected
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_render_films_a_greedy_episode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loop = make(tmp_path, "runs=2", "render=true")
     # What is drawn is tested with the film itself; here no OpenGL is needed.

@@ -17,7 +17,7 @@ from tests.warm import Process, run_apart
 from training.folder import read_table
 
 KILLS = int(os.environ.get("SWEEP_KILLS", "2"))  # ten and more take minutes
-KILLED = ["algorithm=SAC", "seed=1,2,3", f"steps={LONG // 2}", *QUICK, "launcher.workers=2"]
+KILLED = ["algorithm=SAC", "seed=1,2,3", f"steps={LONG // 4}", *QUICK, "launcher.workers=2"]
 
 
 def test_faults_are_reported_and_stay_alone(tmp_path: Path) -> None:
