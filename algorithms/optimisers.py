@@ -23,6 +23,9 @@ class AdamW(torch.optim.AdamW):
     load_state_dict = inspect.unwrap(torch.optim.AdamW.load_state_dict)
     step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))  # that they may be differentiated is wrapped, too
 
+    def _accelerator_graph_capture_health_check(self) -> None:
+        """Nothing is captured here, and to ask would begin to use the first GPU in runs on the CPU, too."""
+
 
 class RunAdam:
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019) for parameters whose first axis is runs.

@@ -47,7 +47,7 @@ class ReplayMemory:
         ends = transition.terminated.bool()
         state = self.absorbing_state
         if state is not None and ends.any():
-            self._write(self.layout.pack(lead_into_absorbing(transition, state)), torch.ones_like(ends))
+            self._write(self.layout.pack(lead_into_absorbing(transition, state)), None)
             self._write(self.layout.pack(self_loops(transition, state)), ends)
         else:
             self._write(self.layout.pack(transition), None)
@@ -71,10 +71,11 @@ class ReplayMemory:
 
     def _write(self, rows: Tensor, where: Tensor | None) -> None:
         """Append rows [runs, n, width], or those of them for which `where` [runs, n] holds, to each run's ring."""
-        rows = rows.to(self.rows.device)  # one transfer for all runs
+        device = self.rows.device
+        if where is None:
+            rows = rows.to(device)  # one transfer for all runs
         for run in range(len(self.size)):
-            new = rows[run] if where is None else rows[run][where[run].to(rows.device)]
-            new = new[-self.capacity :]
+            new = (rows[run] if where is None else rows[run][where[run]].to(device))[-self.capacity :]
             count = len(new)
             start = self.position[run]
             head = min(count, self.capacity - start)
@@ -86,7 +87,7 @@ class ReplayMemory:
     def state_dict(self) -> dict[str, Any]:
         """Only the filled part of the ring."""
         return {
-            "rows": self.rows[:, : max(self.size)].clone(),
+            "rows": self.rows[:, : max(self.size)].to("cpu", copy=True),
             "position": list(self.position),
             "size": list(self.size),
             "steps": self.steps,

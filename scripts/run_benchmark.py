@@ -108,7 +108,7 @@ def fitting(run: Overrides, config: BenchmarkConfig) -> Overrides:
     Raises:
         UserError, HydraException, OmegaConfBaseException: what is wrong with the rest; or a file is missing.
     """
-    itself = parse(composed(without(run, STEPS, TRAJECTORIES)))
+    itself = parse(composed(without(run, STEPS, TRAJECTORIES)), elsewhere=True)
     if itself.steps == 0:
         run = without(run, STEPS)
     demonstrated = needs_demonstrations(itself)

@@ -116,6 +116,8 @@ def peers(name: str | None, cells: list[Cell]) -> Iterator[dict[tuple[int, int],
     partners = {comparable(cell.setting): cell for cell in cells if comparable(cell.setting)}
     if name and not partners:
         raise UserError(f"--vs {name} needs a row to compare it with: --algorithms SAC --runs 1")
+    if name and any(cell.config.device != "cpu" for cell in partners.values()):
+        raise UserError(f"--vs {name} is timed on the CPU: expected device=cpu")
     with contextlib.ExitStack() as stack:
         started: dict[tuple[int, int], Peer] = {}
         python = install(name) if name else None

@@ -44,6 +44,14 @@ class Parts:
         return self.demonstrations.mean_return if self.demonstrations else None
 
 
+def current_device(name: str) -> torch.device:
+    """The device; a GPU with a number also becomes the one that is meant where none is named."""
+    device = torch.device(name)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
+    return device
+
+
 def build(config: Config) -> Parts:
     """Make everything that the configuration asks for. Nothing is written and nothing trained.
 
@@ -53,7 +61,7 @@ def build(config: Config) -> Parts:
     first = config.training.interval if learner_class(config).on_policy else config.training.start
     if 0 < config.steps < first and imitation_class(config).provides_rewards:
         print(f"warning: steps={config.steps} update nothing: the first update is at step {first}", file=sys.stderr)
-    device = torch.device(config.device)
+    device = current_device(config.device)
     if config.precision == "bf16" and fastest_precision(device) != "bf16":
         print(f"warning: precision=bf16 is emulated on this {device.type}, and slower than fp32", file=sys.stderr)
     spaces = spaces_of(config.env.id, config.imitation.absorbing)

@@ -86,11 +86,13 @@ def register_schemas() -> None:
         store.store(group="imitation", name=name, node=module.config_class, package="imitation")
 
 
-def parse(composed: DictConfig) -> Config:
+def parse(composed: DictConfig, elsewhere: bool = False) -> Config:
     """The composed configuration as checked dataclasses.
 
+    `elsewhere`: the run will be on another machine, whose devices are not known here. `precision=auto` stays then.
+
     Raises:
-        UserError: a value is out of range, or values do not fit together.
+        UserError: a value is out of range, or values do not fit together; or the device is not there.
     """
     algorithm = OmegaConf.select(composed, "algorithm")
     check_values(composed, algorithm)
@@ -98,9 +100,20 @@ def parse(composed: DictConfig) -> Config:
     config = OmegaConf.to_object(composed)
     assert isinstance(config, Config)
     check_combinations(config)
-    if config.precision == "auto":  # also in `composed`: what a run keeps says what was chosen
-        config.precision = composed.precision = fastest_precision(torch.device(config.device))
+    if not elsewhere:
+        check_presence(config.device)
+        if config.precision == "auto":  # also in `composed`: what a run keeps says what was chosen
+            begun = begun_precision(config.resume)
+            config.precision = composed.precision = begun or fastest_precision(torch.device(config.device))
     return config
+
+
+def begun_precision(resume: str | None) -> str | None:
+    """That of the run which is to be resumed, perhaps on a machine where another one is faster; None: there is none."""
+    try:
+        return str(OmegaConf.load(Path(str(resume)) / ".hydra" / "config.yaml").precision) if resume else None
+    except Exception:  # whatever a YAML parser may raise: the folder is refused later, in words of its own
+        return None
 
 
 def check_values(node: DictConfig, algorithm: str | None, path: str = "") -> None:
@@ -228,6 +241,11 @@ def check_device(name: str) -> None:
         raise UserError(f"device={name} is not a device: expected cpu, cuda or cuda:<number>") from None
     if device.type not in ("cpu", "cuda"):
         raise UserError(f"device={name} is not supported: expected cpu, cuda or cuda:<number>")
+
+
+def check_presence(name: str) -> None:
+    """Raises UserError where this machine does not have the device."""
+    device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(
             f"device={name} is not there: PyTorch {torch.__version__} sees {torch.cuda.device_count()} GPUs"

@@ -200,6 +200,8 @@ class Loop:
             self.phase_index, self.step = names.index(saved["phase"]), saved["step"]
             for name, part in self._stateful(self.parts.phases[self.phase_index]).items():
                 part.load_state_dict(saved["parts"].pop(name))  # a memory is large: nothing of it is held twice
+        except torch.OutOfMemoryError:
+            raise
         except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             path = self.folder / "checkpoint.pt"
             raise UserError(f"{path} does not fit this configuration or version: {error}") from error

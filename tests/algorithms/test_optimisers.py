@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -103,6 +104,15 @@ optimiser.step()
 optimiser.load_state_dict(optimiser.state_dict())
 sys.exit("torch._dynamo" in sys.modules)
 """
+
+
+def test_adamw_on_the_cpu_does_not_ask_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To ask whether CUDA records a graph sets CUDA up, in a run that has no use for it."""
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: pytest.fail("asked"))
+    parameter = torch.nn.Parameter(torch.ones(2))
+    parameter.grad = torch.ones(2)
+    AdamW([parameter], fused=True).step()
+    assert (parameter < 1).all()
 
 
 def test_adamw_does_not_import_the_compiler() -> None:

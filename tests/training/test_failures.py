@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from gymnasium.envs.classic_control.pendulum import PendulumEnv
+from omegaconf import DictConfig
 
 from algorithms.learners.sac import SAC
 from tests.training.commands import QUICK, Outcome, assert_refused, fingerprint, run, run_folders, status_of
@@ -218,3 +219,11 @@ def test_too_little_memory(tmp_path: Path) -> None:
     outcome = run("algorithm=SAC", *QUICK, sizes, f"output_folder={tmp_path}")
     assert_refused(outcome, "not enough memory", "smaller networks")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_too_little_memory_of_a_gpu(tmp_path: Path) -> None:
+    def full(composed: DictConfig) -> float:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+    outcome = run("algorithm=SAC", *QUICK, f"output_folder={tmp_path}", task=full)
+    assert_refused(outcome, "not enough memory", "smaller networks")

@@ -1,6 +1,7 @@
 """`precision=auto` becomes what the device is fastest in, and a run keeps that name."""
 
 import platform
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from tests.training.helpers import SMALL, composed, configured
 from training import precision
 from training.build import build
 from training.config import parse
+from training.sweeps.plan import planned
 
 
 @pytest.mark.parametrize(("instructions", "chosen"), [(True, "bf16"), (False, "fp32")])
@@ -37,6 +39,24 @@ def test_processors_with_instructions_for_bfloat16(
 
 def test_this_processor_has_an_answer() -> None:
     assert precision.fastest_precision(torch.device("cpu")) in precision.DTYPES
+
+
+def test_a_run_goes_on_in_the_precision_that_it_was_begun_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine that is faster in the other one."""
+    saved = tmp_path / ".hydra" / "config.yaml"
+    saved.parent.mkdir()
+    monkeypatch.setattr(precision, "_has_bfloat16", lambda device: False)
+    for text, chosen in (("precision: bf16", "bf16"), ("precision: [", "fp32"), ("seed: 0", "fp32")):
+        saved.write_text(text)
+        assert parse(composed("algorithm=SAC", "precision=auto", f"resume={tmp_path}")).precision == chosen
+
+
+def test_jobs_planned_on_another_machine_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = []
+    for instructions in (True, False):
+        monkeypatch.setattr(precision, "_has_bfloat16", lambda device, known=instructions: known)
+        keys.append(planned("0", ["algorithm=SAC", "env=pendulum", "precision=auto"]).key)
+    assert keys[0] == keys[1]
 
 
 def test_presets_leave_it_to_the_device(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,10 +135,21 @@ def without_time(folder: Path) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("name", RUNS)
 def test_steps_equal_steps_with_a_stop_between(name: str, tmp_path: Path) -> None:
+    assert_goes_on(name, tmp_path)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", RUNS)
+def test_steps_equal_steps_with_a_stop_between_on_a_gpu(name: str, tmp_path: Path) -> None:
+    assert_goes_on(name, tmp_path, "device=cuda")
+
+
+def assert_goes_on(name: str, tmp_path: Path, *options: str) -> None:
     """All steps; and all steps of which the first process did some and lost those behind its checkpoint."""
     torch.set_num_threads(1)
     hopper_demonstrations(tmp_path / "demonstrations.hdf5")
-    config = configured(*arguments(name, tmp_path, *((200,) if name in LONG else (100, *HALVED))))
+    steps, halved = (200, ()) if name in LONG else (100, HALVED)
+    config = configured(*arguments(name, tmp_path, steps, *halved, *options))
     opened(config, tmp_path, "whole").run()
 
     first = opened(config, tmp_path, "parts")

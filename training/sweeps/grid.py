@@ -3,6 +3,7 @@
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from hydra.core.override_parser.types import Override
@@ -12,7 +13,7 @@ from training.explain import parse_overrides
 from training.folder import new_folder
 from training.sweeps import plan as planning
 from training.sweeps.crew import Crew, alone, interruptible
-from training.sweeps.launchers import make_launcher, require
+from training.sweeps.launchers import make_launcher, on_devices, require
 from training.sweeps.options import Options, SweepConfig, parse_options, split
 from training.sweeps.plan import GRID, Job, Plan, grid, packed, planned, resumed_plan
 from training.sweeps.states import LiveTable, counts, job_state
@@ -44,7 +45,8 @@ def opened(typed: Sequence[Override], schema: type[SweepConfig], maker: str) -> 
     What is typed now replaces what was typed when the sweep began.
 
     Raises:
-        UserError: an option of the sweep is wrong, its launcher cannot be used, or it is not one of this program's.
+        UserError: an option of the sweep is wrong, its launcher cannot be used, or has not the device of the runs; or
+            it is not one of this program's.
     """
     saved = resumed_plan(typed)
     if saved and saved.maker != maker:
@@ -52,6 +54,7 @@ def opened(typed: Sequence[Override], schema: type[SweepConfig], maker: str) -> 
     settings, own = split(replaced(saved.overrides if saved else [], typed))
     options = parse_options(settings, schema, "a sweep")
     require(options.launcher)
+    options = replace(options, launcher=on_devices(options.launcher, planning.values(own, "device")))
     lines = [str(override.input_line) for override in (*own, *settings) if override.key_or_group != "resume_sweep"]
     if saved:
         saved.overrides = lines

@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from shutil import which
@@ -20,6 +21,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from conf.errors import UserError
 from training.cli import CONF
+from training.config import check_presence
 from training.folder import write_json
 from training.sweeps.job import log_path
 from training.sweeps.options import LauncherConfig, LocalConfig, RayConfig, SlurmConfig
@@ -56,6 +58,24 @@ def require(config: LauncherConfig) -> None:
         raise UserError(f"launcher={name} needs {package}: {INSTALL}")
     if isinstance(config, SlurmConfig) and config.executor == "slurm" and which("srun") is None:
         raise UserError("launcher=slurm: there is no srun; is this a machine of the cluster?")
+
+
+def on_devices(config: LauncherConfig, devices: Sequence[str]) -> LauncherConfig:
+    """The same for jobs on these devices. Those on this machine share its GPU: one at once, unless `workers` says more.
+
+    Raises:
+        UserError: jobs would have no GPU.
+    """
+    gpus = [name for name in devices if name.startswith("cuda")]
+    if not gpus:
+        return config
+    if isinstance(config, LocalConfig):
+        for name in gpus:
+            check_presence(name)
+        return replace(config, workers=config.workers or 1)
+    if not config.gpus:
+        raise UserError(f"device={gpus[0]} needs a GPU for each job, and launcher.gpus=0: expected launcher.gpus=1")
+    return config
 
 
 def make_launcher(config: LauncherConfig, sweep: Path, jobs: int) -> Launcher:

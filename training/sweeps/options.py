@@ -22,7 +22,7 @@ class LocalConfig(Section):
     """Processes on this machine."""
 
     kind: str = "local"
-    workers: int | None = ranged(None, 1)  # jobs at once; null: as many as cores
+    workers: int | None = ranged(None, 1)  # jobs at once; null: as many as cores, with device=cuda one
 
 
 @dataclass

@@ -121,14 +121,16 @@ def grid(overrides: Sequence[Override]) -> list[tuple[str, ...]]:
 
 def fixed_value(overrides: Iterable[Override], key: str, default: str) -> str:
     """The value of a key; all of them, joined, where it is swept."""
+    return "-".join(dict.fromkeys(values(overrides, key))) or default
+
+
+def values(overrides: Iterable[Override], key: str) -> list[str]:
+    """Those that a key is given; none where it is not."""
     for override in overrides:
         if override.key_or_group == key:
-            if override.is_sweep_override():
-                values = override.sweep_iterator()
-                texts = (value.text if isinstance(value, QuotedString) else str(value) for value in values)
-                return "-".join(dict.fromkeys(texts))
-            return str(override.value())
-    return default
+            found = override.sweep_iterator() if override.is_sweep_override() else [override.value()]
+            return [value.text if isinstance(value, QuotedString) else str(value) for value in found]
+    return []
 
 
 def composed(overrides: Sequence[str]) -> DictConfig:
@@ -181,7 +183,7 @@ def _composed(overrides: tuple[str, ...]) -> DictConfig:
 
 
 def planned(name: str, overrides: Sequence[str]) -> Job:
-    """A job whose configuration has been checked.
+    """A job whose configuration has been checked, but for what the machine that it will run on has.
 
     Raises:
         UserError, HydraException, OmegaConfBaseException: what is wrong with it.
@@ -190,7 +192,7 @@ def planned(name: str, overrides: Sequence[str]) -> Job:
     chosen = configuration.hydra.runtime.choices
     check_preset(chosen.get("optimised_hyperparameters"), chosen.get("algorithm"))
     configuration = without_hydra(configuration)
-    parse(configuration)
+    parse(configuration, elsewhere=True)
     return Job(name, tuple(overrides), configuration_key(configuration))
 
 

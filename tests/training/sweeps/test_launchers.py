@@ -8,12 +8,15 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from conf.errors import UserError
 from tests.training.commands import QUICK, assert_refused, run, status_of
 from training.folder import read_table
 from training.sweeps import launchers
 from training.sweeps.job import run_job
-from training.sweeps.launchers import killed_by
+from training.sweeps.launchers import killed_by, on_devices
+from training.sweeps.options import LocalConfig, RayConfig, SlurmConfig
 from training.sweeps.plan import GRID, Plan, planned
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -30,6 +33,29 @@ def swept(tmp_path: Path, *arguments: str) -> Path:
         assert status_of(sweep / name)["state"] == "finished"
         assert read_table(sweep / name / "evaluations.csv")
     return sweep
+
+
+def test_jobs_on_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a cluster they need some each; on this machine they share the one that has to be there."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert on_devices(LocalConfig(), ["cpu", "cuda"]) == LocalConfig(workers=1)
+    assert on_devices(LocalConfig(workers=3), ["cuda:0"]) == LocalConfig(workers=3)
+    assert on_devices(LocalConfig(), ["cpu"]) == on_devices(LocalConfig(), []) == LocalConfig()
+    with pytest.raises(UserError, match=r"device=cuda:1 is not there: .* sees 1 GPUs"):
+        on_devices(LocalConfig(), ["cuda:1"])
+    for config in (SlurmConfig(gpus=1), RayConfig(gpus=0.5)):
+        assert on_devices(config, ["cuda:7"]) == config  # who knows
+    for config in (SlurmConfig(), RayConfig()):
+        with pytest.raises(UserError, match=r"device=cuda needs a GPU .* launcher.gpus=0: expected launcher.gpus=1"):
+            on_devices(config, ["cpu", "cuda"])
+
+
+def test_jobs_are_planned_where_there_is_no_gpu(tmp_path: Path) -> None:
+    """As on the machine of a cluster that submits them; on this machine they could not run."""
+    assert planned("0", ["algorithm=SAC", "env=pendulum", "device=cuda:9"]).overrides[-1] == "device=cuda:9"
+    typed = ("algorithm=SAC", "env=pendulum", f"output_folder={tmp_path}")
+    assert_refused(run("-m", *typed, "device=cpu,cuda:9"), "device=cuda:9 is not there")
+    assert not list(tmp_path.iterdir())
 
 
 def test_slurm(tmp_path: Path) -> None:
