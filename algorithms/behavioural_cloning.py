@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -101,11 +102,18 @@ def squashed_entropy(
     mean: Float[Tensor, "*batch action"], log_std: Float[Tensor, "*batch action"]
 ) -> Float[Tensor, "*batch"]:
     """H(tanh(x)) = H(x) + E[log(1 - tanh(x)^2)] for a diagonal Gaussian x, by Gauss-Hermite quadrature."""
-    nodes, weights = (torch.from_numpy(v).to(mean) for v in np.polynomial.hermite_e.hermegauss(QUADRATURE))
+    nodes, weights = quadrature(mean.device, mean.dtype)
     raw = mean.unsqueeze(-1) + log_std.exp().unsqueeze(-1) * nodes
     log_slope = 2 * (math.log(2) - raw - F.softplus(-2 * raw))
     expected = (log_slope * weights).sum(-1) / math.sqrt(2 * math.pi)
     return (0.5 * math.log(2 * math.pi * math.e) + log_std + expected).sum(-1)
+
+
+@cache
+def quadrature(device: torch.device, dtype: torch.dtype) -> tuple[Float[Tensor, " nodes"], Float[Tensor, " nodes"]]:
+    """Nodes and weights of Gauss and Hermite's, which stay on the device."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(QUADRATURE)
+    return torch.from_numpy(nodes).to(device, dtype), torch.from_numpy(weights).to(device, dtype)
 
 
 def half_squares(policy: Policy) -> Float[Tensor, " runs"]:

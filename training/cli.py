@@ -102,7 +102,8 @@ def errors_in_one_line(started: Callable[[], bool]) -> Iterator[None]:
     except (UserError, HydraException, OmegaConfBaseException) as error:
         _stop(_explained(error), 2, debug)
     except Exception as error:
-        if isinstance(error, MemoryError) or re.search(r"allocate memory|out of memory", str(error)):  # CPU's, CUDA's
+        of_torch = "allocate memory" in str(error) or type(error).__name__ == "OutOfMemoryError"  # a CPU's, a GPU's
+        if of_torch or isinstance(error, MemoryError):
             advice = "try smaller networks, a smaller memory.size, or fewer runs"
             _stop(f"there is not enough memory for this configuration; {advice} ({error})", 2, debug)
         status = 1 if started() else 2
