@@ -121,7 +121,8 @@ def grid(overrides: Sequence[Override]) -> list[tuple[str, ...]]:
 
 def fixed_value(overrides: Iterable[Override], key: str, default: str) -> str:
     """The value of a key; all of them, joined, where it is swept."""
-    return "-".join(dict.fromkeys(values(overrides, key))) or default
+    found = values(overrides, key)
+    return "-".join(dict.fromkeys(found)) if found else default
 
 
 def values(overrides: Iterable[Override], key: str) -> list[str]:
