@@ -5,7 +5,7 @@ ENV := .venv
 RUN := $(ENV)/bin/python
 
 # Installing compiles nothing: what is imported is compiled then, once, and most of what is installed never is. That
-# takes half the time, if what was compiled is kept.
+# takes half the processor time, if what was compiled is kept.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: train test lint figures clean

@@ -111,9 +111,10 @@ def parse(composed: DictConfig, elsewhere: bool = False) -> Config:
 def begun_precision(resume: str | None) -> str | None:
     """That of the run which is to be resumed, perhaps on a machine where another one is faster; None: there is none."""
     try:
-        return str(OmegaConf.load(Path(str(resume)) / ".hydra" / "config.yaml").precision) if resume else None
+        saved = OmegaConf.load(Path(resume) / ".hydra" / "config.yaml").precision if resume else None
     except Exception:  # whatever a YAML parser may raise: the folder is refused later, in words of its own
         return None
+    return saved if saved in ("fp32", "bf16") else None
 
 
 def check_values(node: DictConfig, algorithm: str | None, path: str = "") -> None:
@@ -234,18 +235,20 @@ def check_environment(env: DictConfig) -> None:
         raise UserError(f"env.version={env.version} does not apply to {env.id}: {advice}")
 
 
-def check_device(name: str) -> None:
+def check_device(name: str) -> torch.device:
+    """Raises UserError for what is no device, or none that is supported."""
     try:
         device = torch.device(name)
     except RuntimeError:
         raise UserError(f"device={name} is not a device: expected cpu, cuda or cuda:<number>") from None
     if device.type not in ("cpu", "cuda"):
         raise UserError(f"device={name} is not supported: expected cpu, cuda or cuda:<number>")
+    return device
 
 
 def check_presence(name: str) -> None:
-    """Raises UserError where this machine does not have the device."""
-    device = torch.device(name)
+    """Raises UserError where this machine does not have the device, or nothing is called so."""
+    device = check_device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(
             f"device={name} is not there: PyTorch {torch.__version__} sees {torch.cuda.device_count()} GPUs"

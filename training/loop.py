@@ -200,7 +200,7 @@ class Loop:
             self.phase_index, self.step = names.index(saved["phase"]), saved["step"]
             for name, part in self._stateful(self.parts.phases[self.phase_index]).items():
                 part.load_state_dict(saved["parts"].pop(name))  # a memory is large: nothing of it is held twice
-        except torch.OutOfMemoryError:
+        except torch.OutOfMemoryError:  # which is a RuntimeError, and no fault of the file
             raise
         except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             path = self.folder / "checkpoint.pt"

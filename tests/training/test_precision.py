@@ -46,7 +46,12 @@ def test_a_run_goes_on_in_the_precision_that_it_was_begun_in(tmp_path: Path, mon
     saved = tmp_path / ".hydra" / "config.yaml"
     saved.parent.mkdir()
     monkeypatch.setattr(precision, "_has_bfloat16", lambda device: False)
-    for text, chosen in (("precision: bf16", "bf16"), ("precision: [", "fp32"), ("seed: 0", "fp32")):
+    for text, chosen in (
+        ("precision: bf16", "bf16"),
+        ("precision: [", "fp32"),
+        ("seed: 0", "fp32"),
+        ("precision: 7", "fp32"),
+    ):
         saved.write_text(text)
         assert parse(composed("algorithm=SAC", "precision=auto", f"resume={tmp_path}")).precision == chosen
 

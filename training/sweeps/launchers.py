@@ -21,7 +21,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from conf.errors import UserError
 from training.cli import CONF
-from training.config import check_presence
+from training.config import check_device, check_presence
 from training.folder import write_json
 from training.sweeps.job import log_path
 from training.sweeps.options import LauncherConfig, LocalConfig, RayConfig, SlurmConfig
@@ -66,7 +66,7 @@ def on_devices(config: LauncherConfig, devices: Sequence[str]) -> LauncherConfig
     Raises:
         UserError: jobs would have no GPU.
     """
-    gpus = [name for name in devices if name.startswith("cuda")]
+    gpus = [name for name in devices if check_device(name).type == "cuda"]
     if not gpus:
         return config
     if isinstance(config, LocalConfig):

@@ -55,6 +55,7 @@ def test_jobs_are_planned_where_there_is_no_gpu(tmp_path: Path) -> None:
     assert planned("0", ["algorithm=SAC", "env=pendulum", "device=cuda:9"]).overrides[-1] == "device=cuda:9"
     typed = ("algorithm=SAC", "env=pendulum", f"output_folder={tmp_path}")
     assert_refused(run("-m", *typed, "device=cpu,cuda:9"), "device=cuda:9 is not there")
+    assert_refused(run("-m", *typed, "device=cudax"), "device=cudax is not a device", "cuda:<number>")
     assert not list(tmp_path.iterdir())
 
 
