@@ -15,7 +15,7 @@ from tests.training.commands import QUICK, assert_refused, run, status_of
 from training.folder import read_table
 from training.sweeps import launchers
 from training.sweeps.job import run_job
-from training.sweeps.launchers import killed_by, on_devices
+from training.sweeps.launchers import LocalLauncher, cores, killed_by, make_launcher, on_devices
 from training.sweeps.options import LocalConfig, RayConfig, SlurmConfig
 from training.sweeps.plan import GRID, Plan, planned
 
@@ -39,6 +39,9 @@ def test_jobs_on_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a cluster they need some each; on this machine they share the one that has to be there."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert on_devices(LocalConfig(), ["cpu", "cuda"]) == LocalConfig(workers=1)
+    alone = make_launcher(on_devices(LocalConfig(), ["cuda"]), Path(), 9)
+    assert isinstance(alone, LocalLauncher)
+    assert (alone.slots, alone.extra) == (1, [f"threads={cores()}"])
     assert on_devices(LocalConfig(workers=3), ["cuda:0"]) == LocalConfig(workers=3)
     assert on_devices(LocalConfig(), ["cpu"]) == on_devices(LocalConfig(), []) == LocalConfig()
     with pytest.raises(UserError, match=r"device=cuda:1 is not there: .* sees 1 GPUs"):
