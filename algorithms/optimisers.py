@@ -35,13 +35,19 @@ class RunAdam:
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], max_norm: float, weight_decay: float = 0.0) -> None:
-        self.parameters: list[Tensor] = list(parameters)
         self.max_norm, self.weight_decay = max_norm, weight_decay
         runs, device = parameters[0].shape[0], parameters[0].device
         self.sizes = [parameter[0].numel() for parameter in parameters]
-        self.steps = torch.zeros(runs, 1, device=device)
+        self.steps = torch.zeros(runs, device=device)
         self.first = torch.zeros(runs, sum(self.sizes), device=device)  # moments of all parameters, side by side
         self.second = torch.zeros_like(self.first)
+        # Of each run, and of each of its parameters: views into what is above.
+        self.parameters = [[parameter.data[run].view(-1) for parameter in parameters] for run in range(runs)]
+        self.moments = [self._split(moments) for moments in (self.first, self.second)]
+        self.counts = [[count] * len(parameters) for count in self.steps]
+
+    def _split(self, joined: Float[Tensor, "runs parameter"]) -> list[tuple[Tensor, ...]]:
+        return [row.split(self.sizes) for row in joined]
 
     @torch.no_grad()
     def step(
@@ -51,18 +57,27 @@ class RunAdam:
         joined = torch.cat([gradient.flatten(1) for gradient in gradients], 1)
         norms: Tensor = torch.linalg.vector_norm(joined, dim=1)
         joined *= (self.max_norm / (norms + 1e-6)).clamp_max_(1.0).unsqueeze(1)
-        taking: Any = 1.0 if active is None else active.float().unsqueeze(1)
-        self.steps += taking
-        self.first.lerp_(joined, (1 - BETAS[0]) * taking)
-        self.second.lerp_(joined.square_(), (1 - BETAS[1]) * taking)
-        steps = self.steps.clamp_min(1.0)
-        scale = (1 - BETAS[1] ** steps).sqrt_()  # of the square root of the second moment
-        change = self.first / self.second.sqrt().div_(scale).add_(EPSILON)
-        change *= rate * taking / (1 - BETAS[0] ** steps)
-        if self.weight_decay:
-            change += rate * self.weight_decay * taking * torch.cat([p.flatten(1) for p in self.parameters], 1)
-        parts = [part.view_as(p) for part, p in zip(change.split(self.sizes, 1), self.parameters, strict=True)]
-        torch._foreach_sub_(self.parameters, parts)
+        self.steps += 1.0 if active is None else active
+        taking = range(len(self.counts)) if active is None else active.nonzero().flatten().tolist()
+        if not taking:
+            return norms
+        of_runs: list[Any] = [self.parameters, self._split(joined), *self.moments, self.counts]
+        parameters, found, first, second, counts = ([t for run in taking for t in of[run]] for of in of_runs)
+        torch._fused_adamw_(
+            parameters,
+            found,
+            first,
+            second,
+            [],
+            counts,
+            lr=rate,
+            beta1=BETAS[0],
+            beta2=BETAS[1],
+            weight_decay=self.weight_decay,
+            eps=EPSILON,
+            amsgrad=False,
+            maximize=False,
+        )
         return norms
 
     def state_dict(self) -> dict[str, Any]:

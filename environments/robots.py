@@ -16,36 +16,39 @@ from jaxtyping import Bool, Float32, Float64
 
 from environments.construction import ResumableEnvironment
 
-Positions = Float64[np.ndarray, "envs position"]
-Velocities = Float64[np.ndarray, "envs velocity"]
+States = Float64[np.ndarray, "envs state"]  # positions, then velocities
+Limits = Float64[np.ndarray, "2 state"]  # the lowest and the highest values of a healthy robot
 Flags = Bool[np.ndarray, " envs"]
 
 
-def _always(robot: Any, positions: Positions, velocities: Velocities) -> Flags:
-    return np.ones(len(positions), bool)
+def _unlimited(robot: Any) -> Limits:
+    return np.tile(np.array([[-np.inf], [np.inf]]), robot.model.nq + robot.model.nv)
 
 
-def _ant_healthy(robot: Any, positions: Positions, velocities: Velocities) -> Flags:
-    low, high = robot._healthy_z_range
-    finite = np.isfinite(np.concatenate([positions, velocities], -1)).all(-1)
-    return np.asarray(finite & (low <= positions[:, 2]) & (positions[:, 2] <= high))
+def _between(bounds: tuple[float, float]) -> Float64[np.ndarray, " 2"]:
+    """The first and the last number between these, both excluded."""
+    return np.asarray(np.nextafter(bounds, (np.inf, -np.inf)))
 
 
-def _upright(robot: Any, positions: Positions, velocities: Velocities) -> Flags:
+def _ant(robot: Any) -> Limits:
+    limits: Limits = np.nan_to_num(_unlimited(robot))  # all finite
+    limits[:, 2] = robot._healthy_z_range
+    return limits
+
+
+def _upright(robot: Any) -> Limits:
     """Height and angle of a planar robot's torso."""
-    height = _inside(robot._healthy_z_range, positions[:, 1])
-    return np.asarray(height & _inside(robot._healthy_angle_range, positions[:, 2]))
+    limits = _unlimited(robot)
+    limits[:, 1] = _between(robot._healthy_z_range)
+    limits[:, 2] = _between(robot._healthy_angle_range)
+    return limits
 
 
-def _hopper_healthy(robot: Any, positions: Positions, velocities: Velocities) -> Flags:
-    limits = robot._healthy_state_range
-    moderate = _inside(limits, np.concatenate([positions[:, 2:], velocities], -1))
-    return np.asarray(moderate.all(-1) & _upright(robot, positions, velocities))
-
-
-def _inside(limits: tuple[float, float], values: np.ndarray) -> np.ndarray:
-    inside: np.ndarray = (limits[0] < values) & (values < limits[1])
-    return inside
+def _hopper(robot: Any) -> Limits:
+    limits = _upright(robot)
+    low, high = _between(robot._healthy_state_range)
+    limits[:, 2:] = limits[0, 2:].clip(low), limits[1, 2:].clip(None, high)
+    return limits
 
 
 @dataclass(frozen=True)
@@ -54,14 +57,14 @@ class Kind:
 
     places: int = 1  # leading positions that say where it is; left out of observations by default
     velocity_limit: float = np.inf  # in observations
-    healthy: Callable[[Any, Positions, Velocities], Flags] = _always
+    limits: Callable[[Any], Limits] = _unlimited
     torso: bool = False  # is it where its torso's frame was computed last, rather than where its first position says?
 
 
 KINDS = {
-    "gymnasium.envs.mujoco.ant_v4.AntEnv": Kind(2, healthy=_ant_healthy, torso=True),
+    "gymnasium.envs.mujoco.ant_v4.AntEnv": Kind(2, limits=_ant, torso=True),
     "gymnasium.envs.mujoco.half_cheetah_v4.HalfCheetahEnv": Kind(),
-    "gymnasium.envs.mujoco.hopper_v4.HopperEnv": Kind(1, 10.0, _hopper_healthy),
+    "gymnasium.envs.mujoco.hopper_v4.HopperEnv": Kind(1, 10.0, _hopper),
     "gymnasium.envs.mujoco.swimmer_v4.SwimmerEnv": Kind(2),
     "gymnasium.envs.mujoco.walker2d_v4.Walker2dEnv": Kind(1, 10.0, _upright),
 }
@@ -84,11 +87,12 @@ class Robots:
         self.envs, self.kind = envs, kind
         robots: list[Any] = [env.unwrapped for env in envs]
         self.robot = robots[0]  # for what all have in common
+        self.low, self.high = kind.limits(self.robot)
         self.horizon = envs[0].spec.max_episode_steps if envs[0].spec else None
         self.simulators = [(robot.model, robot.data) for robot in robots]
         # Views: they show the present state.
         self.controls = [robot.data.ctrl for robot in robots]
-        self.states = [(robot.data.qpos, robot.data.qvel) for robot in robots]
+        self.states = [state for robot in robots for state in (robot.data.qpos, robot.data.qvel)]
         self.places = [robot.data.body("torso").xpos if kind.torso else robot.data.qpos for robot in robots]
         self.shares = [self.simulators[start::threads] for start in range(min(threads, len(robots)))]
         self.pool = ThreadPoolExecutor(len(self.shares) - 1) if len(self.shares) > 1 else None
@@ -103,13 +107,13 @@ class Robots:
         before = self._places()
         self._simulate()
         velocity = (self._places() - before) / self.robot.dt
-        positions, velocities = map(np.array, zip(*self.states, strict=True))
-        healthy = self.kind.healthy(self.robot, positions, velocities)
+        states = np.concatenate(self.states).reshape(len(self.envs), -1)
+        healthy = ((self.low <= states) & (states <= self.high)).all(-1)
         terminates = getattr(self.robot, "_terminate_when_unhealthy", False)
         rewards = self._rewards(velocity, healthy | terminates, actions)
         terminated = ~healthy if terminates else np.zeros(len(healthy), bool)
         truncated = np.array([env.elapsed == self.horizon for env in self.envs])
-        return self._observations(positions, velocities), rewards, terminated, truncated
+        return self._observations(states), rewards, terminated, truncated
 
     def _places(self) -> Float64[np.ndarray, " envs"]:
         return np.array([place[0] for place in self.places])
@@ -141,10 +145,11 @@ class Robots:
         result: np.ndarray = rewards - robot._ctrl_cost_weight * np.square(actions).sum(-1)
         return result
 
-    def _observations(self, positions: Positions, velocities: Velocities) -> Float64[np.ndarray, "envs observation"]:
-        hidden = self.kind.places if self.robot._exclude_current_positions_from_observation else 0
+    def _observations(self, states: States) -> Float64[np.ndarray, "envs observation"]:
         limit = self.kind.velocity_limit
-        return np.concatenate([positions[:, hidden:], velocities.clip(-limit, limit)], -1)
+        velocities = states[:, self.robot.model.nq :]
+        velocities.clip(-limit, limit, out=velocities)
+        return states[:, self.kind.places if self.robot._exclude_current_positions_from_observation else 0 :]
 
     def close(self) -> None:
         if self.pool:

@@ -48,11 +48,11 @@ class VectorEnvironment:
         successors, rewards, terminated, truncated = self.backend.step(scaled)
         if self.fixed_horizon and terminated.any():
             raise UserError("an episode ended before its time limit: env.fixed_horizon=true is wrong here")
-        next_observations = self._observe(successors)
-        flags = (self._tensor(terminated), self._tensor(truncated))
-        self.observations = (
-            self._observe(self.backend.observations) if (terminated | truncated).any() else next_observations
-        )
+        self.observations = next_observations = self._observe(successors)
+        flags = (self._zeros, self._zeros)
+        if terminated.any() or truncated.any():
+            flags = (self._tensor(terminated), self._tensor(truncated))
+            self.observations = self._observe(self.backend.observations)
         self.steps += self.shape[1]
         return Batch(
             observations=observations,

@@ -154,7 +154,7 @@ class PPO(Learner):
         envs = self.context.num_envs
         layout = Layout(self.context.observation_size, self.context.action_size)
         length = self.training_config.interval // envs
-        return RolloutMemory(layout, length, envs, len(self.context.seeds), self.context.device)
+        return RolloutMemory(layout, length, envs, self.context.device)
 
     @torch.no_grad()
     def act(self, observations: Tensor, greedy: bool = False) -> Tensor:

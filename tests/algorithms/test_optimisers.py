@@ -63,6 +63,14 @@ def test_a_run_that_pauses_goes_on_as_if_nothing_had_been() -> None:
     assert all(torch.equal(a[1], b[1]) for a, b in zip(paused, whole, strict=True))
 
 
+def test_a_step_that_no_run_takes_changes_nothing() -> None:
+    parameters = make()
+    optimiser = RunAdam(parameters, 1.0, 0.1)
+    norms = optimiser.step(gradients(parameters, 0), 0.05, torch.zeros(2, dtype=torch.bool))
+    assert (norms > 0).all() and not optimiser.steps.any() and not optimiser.first.any()
+    assert all(torch.equal(a, b) for a, b in zip(parameters, make(), strict=True))
+
+
 def test_state_goes_on() -> None:
     parameters = make()
     optimiser = RunAdam(parameters, 1.0)

@@ -1,5 +1,8 @@
 """MuJoCo's robots stepped together, against Gymnasium's own step: the same bits."""
 
+import itertools
+from typing import Any
+
 import gymnasium
 import numpy as np
 import pytest
@@ -32,6 +35,25 @@ def test_episodes_are_gymnasiums_bit_for_bit(environment_id: str, threads: int) 
         for index in np.flatnonzero(results[0][2]):
             np.testing.assert_array_equal(together.envs[index].reset()[0], alone.envs[index].reset()[0])
     together.close()
+
+
+@pytest.mark.parametrize("name", ["Ant", "Hopper", "Walker2d"])
+def test_health_is_gymnasiums_at_every_limit(name: str) -> None:
+    backend = GymnasiumBackend(f"{name}-v4", [0])
+    robot: Any = backend.envs[0].unwrapped
+    robots = backend.simulation
+    assert isinstance(robots, Robots)
+    state, size = robot.state_vector(), robot.model.nq
+    found = []
+    for index, value in itertools.product(range(len(state)), (0.7, 0.2, -0.2, 0.8, 2.0, 1.0, -1.0, 100.0, -100.0)):
+        for changed in (np.nextafter(value, -np.inf), value, np.nextafter(value, np.inf)):
+            state = robot.init_qpos.tolist() + robot.init_qvel.tolist()
+            state[index] = changed
+            robot.data.qpos[:], robot.data.qvel[:] = state[:size], state[size:]
+            ours = bool((robots.low <= state).all() and (state <= robots.high).all())
+            found.append(ours)
+            assert ours == bool(robot.is_healthy), (index, changed)
+    assert {True, False} == set(found)
 
 
 @pytest.mark.parametrize("environment_id", ["Hopper-v4", "Walker2d-v4"])
