@@ -102,12 +102,11 @@ def make(environment_id: str, seeds: list[int]) -> Any:
         )
         observations, actions = envs.observation_space, envs.action_space
     spaces = spaces_of(environment_id)
-    same = (
-        observations.shape == (spaces.observation_size,)
-        and actions.shape == (spaces.action_size,)
-        and np.array_equal(actions.low, spaces.action_low)
-        and np.array_equal(actions.high, spaces.action_high)
-    )
+    same = observations.shape == (spaces.observation_size,)
+    if spaces.discrete:
+        same &= getattr(actions, "n", None) == spaces.action_size
+    else:
+        same &= np.array_equal(actions.low, spaces.action_low) and np.array_equal(actions.high, spaces.action_high)
     if not same:
         raise UserError(
             f"env.id={environment_id} differs between EnvPool and Gymnasium: expected env.backend=gymnasium"

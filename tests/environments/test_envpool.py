@@ -4,6 +4,7 @@ import copy
 import sys
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -83,6 +84,29 @@ def test_environments_of_fixed_length_are_ours(name: str) -> None:
         means.append((total.mean(), total.std() / len(seeds) ** 0.5))
     (ours, error), (theirs, other) = means
     assert abs(ours - theirs) < 4 * (error**2 + other**2) ** 0.5
+
+
+@pytest.mark.parametrize(("environment_id", "limit"), [("CartPole-v1", 500), ("MountainCar-v0", 200)])
+def test_discrete_actions_do_what_they_do_in_gymnasium(environment_id: str, limit: int) -> None:
+    """From the same state: EnvPool's own, which classic control shows whole."""
+    envs = backend(*range(4), environment_id=environment_id)
+    one = gymnasium.make(environment_id).unwrapped
+    choices, ages, ended = spaces_of(environment_id).action_size, np.zeros(4), 0
+    one.reset()
+    for step in range(2 * limit):
+        actions = np.random.default_rng(step).integers(choices, size=4)
+        before = envs.observations
+        successors, rewards, terminated, truncated = envs.step(actions)
+        one.state = before[0].astype(np.float64)  # type: ignore[attr-defined]  # of classic control
+        one.steps_beyond_terminated = None  # type: ignore[attr-defined]
+        observation, reward, end, _, _ = one.step(actions[0])
+        np.testing.assert_allclose(successors[0], observation, atol=1e-5)
+        assert (rewards[0], terminated[0]) == (reward, end)
+        ages += 1
+        np.testing.assert_array_equal(truncated, ages == limit)
+        ended += (terminated | truncated).sum()
+        ages[terminated | truncated] = 0
+    assert ended > 4
 
 
 @pytest.mark.parametrize("policy", ["random", "fixed"])
