@@ -38,13 +38,13 @@ class RunAdam:
         self.max_norm, self.weight_decay = max_norm, weight_decay
         runs, device = parameters[0].shape[0], parameters[0].device
         self.sizes = [parameter[0].numel() for parameter in parameters]
-        self.steps = torch.zeros(runs, device=device)
+        self.steps = torch.zeros(runs, 1, device=device)
         self.first = torch.zeros(runs, sum(self.sizes), device=device)  # moments of all parameters, side by side
         self.second = torch.zeros_like(self.first)
         # Of each run, and of each of its parameters: views into what is above.
         self.parameters = [[parameter.data[run].view(-1) for parameter in parameters] for run in range(runs)]
         self.moments = [self._split(moments) for moments in (self.first, self.second)]
-        self.counts = [[count] * len(parameters) for count in self.steps]
+        self.counts = [[count] * len(parameters) for count in self.steps.view(-1)]
 
     def _split(self, joined: Float[Tensor, "runs parameter"]) -> list[tuple[Tensor, ...]]:
         return [row.split(self.sizes) for row in joined]
@@ -57,7 +57,7 @@ class RunAdam:
         joined = torch.cat([gradient.flatten(1) for gradient in gradients], 1)
         norms: Tensor = torch.linalg.vector_norm(joined, dim=1)
         joined *= (self.max_norm / (norms + 1e-6)).clamp_max_(1.0).unsqueeze(1)
-        self.steps += 1.0 if active is None else active
+        self.steps += 1.0 if active is None else active.unsqueeze(1)
         taking = range(len(self.counts)) if active is None else active.nonzero().flatten().tolist()
         if not taking:
             return norms

@@ -14,8 +14,8 @@ class RolloutMemory:
     A rollout is one batch [runs, length * envs], step by step and the environments side by side in each.
     """
 
-    def __init__(self, layout: Layout, length: int, envs: int, device: torch.device | str = "cpu") -> None:
-        self.layout, self.length, self.envs, self.device = layout, length, envs, device
+    def __init__(self, layout: Layout, length: int, device: torch.device | str = "cpu") -> None:
+        self.layout, self.length, self.device = layout, length, device
         self.transitions: list[Batch] = []  # of the present rollout
 
     def add(self, transition: Batch) -> None:
@@ -28,17 +28,14 @@ class RolloutMemory:
 
     def batches(self) -> Iterator[Batch]:
         if len(self.transitions) == self.length:
-            rollout = self._joined()
-            self.transitions = []
-            yield rollout.map(lambda column: column.to(self.device))
-
-    def _joined(self) -> Batch:
-        return Batch(*(torch.cat([getattr(t, name) for t in self.transitions], 1) for name in FIELDS))
+            transitions, self.transitions = self.transitions, []
+            yield Batch(*(torch.cat([getattr(t, name) for t in transitions], 1).to(self.device) for name in FIELDS))
 
     def state_dict(self) -> dict[str, Any]:
         """Only what has been collected of the present rollout."""
-        return {"rows": self.layout.pack(self._joined()) if self.transitions else None}
+        rows = [self.layout.pack(transition) for transition in self.transitions]
+        return {"rows": torch.stack(rows, 1) if rows else None}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         rows = state["rows"]
-        self.transitions = [] if rows is None else [self.layout.unpack(part) for part in rows.split(self.envs, 1)]
+        self.transitions = [] if rows is None else [self.layout.unpack(row) for row in rows.unbind(1)]

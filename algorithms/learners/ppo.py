@@ -151,10 +151,8 @@ class PPO(Learner):
                     raise UserError(f"reinforcement.{name}.{option} is not for learner=ppo: leave it out")
 
     def make_memory(self, memory: MemoryConfig, steps: int, prefilled: int) -> RolloutMemory:
-        envs = self.context.num_envs
         layout = Layout(self.context.observation_size, self.context.action_size)
-        length = self.training_config.interval // envs
-        return RolloutMemory(layout, length, envs, self.context.device)
+        return RolloutMemory(layout, self.training_config.interval // self.context.num_envs, self.context.device)
 
     @torch.no_grad()
     def act(self, observations: Tensor, greedy: bool = False) -> Tensor:

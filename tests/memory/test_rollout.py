@@ -11,7 +11,7 @@ LENGTH, ENVS, RUNS = 3, 2, 2
 
 
 def memory() -> RolloutMemory:
-    return RolloutMemory(Layout(3, 1), LENGTH, ENVS)
+    return RolloutMemory(Layout(3, 1), LENGTH)
 
 
 def step(number: int) -> Batch:

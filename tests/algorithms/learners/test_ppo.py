@@ -296,4 +296,4 @@ def test_what_does_not_fit_is_refused(training: dict[str, Any], options: dict[st
 
 def test_the_memory_has_the_length_of_a_rollout() -> None:
     memory = make_ppo().make_memory(MemoryConfig(), 100, 0)
-    assert (memory.length, memory.envs) == (ROWS // ENVS, ENVS)
+    assert memory.length == ROWS // ENVS
