@@ -4,7 +4,10 @@ import hashlib
 import importlib.metadata
 import platform
 import re
+from collections.abc import Iterable
 from pathlib import Path
+
+import torch
 
 from conf.errors import UserError
 from scripts.kept_runs import read_overrides
@@ -26,11 +29,13 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
-def processor() -> str:
-    """The model, which says how fast a thread may be."""
+def processor(devices: Iterable[str] = ()) -> str:
+    """The model, which says how fast a thread may be; and those of GPUs among these devices."""
     cpuinfo = Path("/proc/cpuinfo")
     found = re.search(r"^model name\s*: (.+)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.is_file() else None
-    return found[1] if found else platform.processor() or platform.machine()
+    name = found[1] if found else platform.processor() or platform.machine()
+    gpus = {torch.cuda.get_device_name(device) for device in set(devices) if device != "cpu"}
+    return ", ".join([name, *sorted(gpus)])
 
 
 def without_paths(command: str) -> str:

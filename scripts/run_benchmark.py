@@ -42,7 +42,7 @@ from training.sweeps.crew import alone
 from training.sweeps.grid import ended, opened, planned_jobs, run_jobs
 from training.sweeps.joint import own_demonstrations
 from training.sweeps.launchers import cores
-from training.sweeps.options import BenchmarkConfig, LauncherConfig, Options, RayConfig, SlurmConfig
+from training.sweeps.options import BenchmarkConfig, LauncherConfig, LocalConfig, Options, RayConfig, SlurmConfig
 from training.sweeps.plan import BENCHMARK, Job, composed, fixed_value, grid, packed
 from training.sweeps.preset import PRESETS
 from training.sweeps.states import job_state
@@ -153,7 +153,7 @@ def show(jobs: Sequence[Job], options: Options) -> int:
     refused = False
     for kind, own in kinds.items():
         try:
-            each = estimated_seconds(own[0].overrides)
+            each = estimated_seconds(own[0].overrides, not isinstance(options.launcher, LocalConfig))
             seconds += [each] * len(own)
             tell(f"{len(own):>5}  {duration(each):>8}  {' '.join(kind)}")
         except UserError as error:
@@ -163,7 +163,10 @@ def show(jobs: Sequence[Job], options: Options) -> int:
     if known:
         tell(f"about {duration(sum(known))} of computing{at_once(known, options.launcher)}")
         tell("from a second of each phase and one evaluation of each configuration, just now, one at a time, with")
-        tell("episodes at full length; DAgger, whose rounds grow, is not counted, nor are starting and checkpoints")
+        tell(
+            "episodes at full length; what is unknown (DAgger, whose rounds grow, and devices that are not here) is not"
+        )
+        tell("counted, nor are starting and checkpoints")
     for job in jobs:
         print(shlex.join(["python", "train.py", *job.overrides]))
     return 1 if refused else 0

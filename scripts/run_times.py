@@ -8,9 +8,10 @@ from pathlib import Path
 
 import torch
 
+from conf.errors import UserError
 from training.aggregation import Aggregation
 from training.build import Parts, build
-from training.config import Config, parse
+from training.config import Config, check_presence, parse
 from training.evaluation import Evaluator
 from training.phases import Interaction, Phase
 from training.sweeps.plan import composed
@@ -19,14 +20,21 @@ BUDGET = 1.0  # seconds of each phase
 WARM_UP = 10  # advances before them: optimisers and memory pools are then in place
 
 
-def estimated_seconds(overrides: Sequence[str]) -> float:
+def estimated_seconds(overrides: Sequence[str], elsewhere: bool = False) -> float:
     """Wall seconds of `train.py <overrides>`, with episodes of evaluations as long as they can be.
 
-    NaN for DAgger, whose rounds grow. Starting, checkpoints and pictures are not counted.
+    NaN for DAgger, whose rounds grow, and for runs of other machines (`elsewhere`) on a device that is not here.
+    Starting, checkpoints and pictures are not counted.
 
     Raises:
         UserError, HydraException, OmegaConfBaseException: the run could not begin.
     """
+    if elsewhere:
+        device = parse(composed(overrides), elsewhere).device
+        try:
+            check_presence(device)
+        except UserError:
+            return math.nan
     config = parse(composed(overrides))
     torch.set_num_threads(config.threads)
     config.training.start = 1  # steps that update are what takes time

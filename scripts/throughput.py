@@ -101,7 +101,8 @@ def throughput(options: argparse.Namespace) -> None:
     timings = dict(zip(settings, results, strict=False))
     rows = [row(cell, timings[cell.setting]) for cell in cells]
     print("\n".join([HEADER, *(ROW.format(**values) for values in rows)]))
-    report: dict[str, Any] = {"command": options.command, "processor": processor(), "versions": versions()}
+    models = processor(config.device for config in configurations.values())
+    report: dict[str, Any] = {"command": options.command, "processor": models, "versions": versions()}
     report |= {"steps": options.steps, "rows": rows}
     report["side_by_side"] = side_by_side(timings)
     report["peers"] = compared(options.vs, timings, dict(zip(others, results[len(cells) :], strict=True)))
@@ -189,7 +190,7 @@ def compared(
 
 
 def memory(configurations: dict[Setting, Any]) -> list[dict[str, Any]]:
-    """Peak memory of the first setting of each algorithm, in a process of its own."""
+    """Peak memory, on the device, of the first setting of each algorithm, in a process of its own."""
     peaks: dict[str, dict[str, Any]] = {}
     for setting, config in configurations.items():
         if setting.algorithm not in peaks:

@@ -229,7 +229,8 @@ def ratio(upper: list[Timing], lower: list[Timing], factor: float = 1.0) -> floa
 
 
 def peak_memory(config: Config) -> tuple[float, int]:
-    """GiB that a process of its own needs to build the run, fill its memory, and take a few steps; and the rows."""
+    """GiB that a process of its own needs to build the run, fill its memory, and take a few steps, on its device (what
+    a run on a GPU takes of the other memory is not counted); and the rows."""
     return in_own_process(_filled_run, config)
 
 
@@ -241,14 +242,15 @@ def in_own_process(work: Callable[[Config], Result], config: Config) -> Result:
 
 def _filled_run(config: Config) -> tuple[float, int]:
     torch.set_num_threads(config.threads)
-    interaction = build(config).phases[-1]
+    parts = build(config)
+    interaction, device = parts.phases[-1], parts.context.device
     assert isinstance(interaction, Interaction) and isinstance(interaction.memory, ReplayMemory)
     memory = interaction.memory
     memory.rows.uniform_()
     memory.size = [memory.capacity] * config.runs
     for _ in range(WARM_UP):
         interaction.advance()
-    return peak(), memory.capacity
+    return torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else peak(), memory.capacity
 
 
 def peak() -> float:

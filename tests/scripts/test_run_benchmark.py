@@ -10,6 +10,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+import torch
 
 from algorithms.base import Metrics
 from conf.errors import UserError
@@ -181,6 +182,16 @@ def test_a_dry_run_prints_commands_and_does_nothing(tmp_path: Path, monkeypatch:
     assert not list(tmp_path.iterdir())
 
 
+def test_devices_that_are_not_here_are_refused_unless_jobs_run_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    job = ("algorithm=SAC", "env=pendulum", "steps=40", "device=cuda")
+    with pytest.raises(UserError, match="device=cuda is not there"):
+        run_times.estimated_seconds(job)
+    assert math.isnan(run_times.estimated_seconds(job, elsewhere=True))
+    with pytest.raises(UserError, match=r"env\.num_envs=0"):
+        run_times.estimated_seconds((*job, "env.num_envs=0"), elsewhere=True)
+
+
 def test_a_dry_run_counts_no_job_of_the_folder_that_it_is_run_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,7 +199,7 @@ def test_a_dry_run_counts_no_job_of_the_folder_that_it_is_run_in(
     (tmp_path / "0").mkdir()
     write_json(tmp_path / "0" / "status.json", {"state": "finished"})
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run_benchmark, "estimated_seconds", lambda _: 1.0)
+    monkeypatch.setattr(run_benchmark, "estimated_seconds", lambda *_: 1.0)
     outcome = run("algorithm=SAC", "env=pendulum", "seed=1,2", "--dry-run")
     assert outcome.status == 0, outcome.error
     assert [line.split()[-1] for line in outcome.output.splitlines()] == ["seed=1", "seed=2"]

@@ -18,6 +18,7 @@ from memory.batch import Layout
 from memory.replay import ReplayMemory
 from models.mlp import MLPConfig
 from scripts import peers, timing
+from scripts.provenance import processor
 from scripts.throughput import main, parse_arguments, throughput
 from scripts.timing import Cell, Setting, Timing, configuration, measure, ratio, typical, update_flops
 from tests.scripts.helpers import assert_refused, full_disk
@@ -234,6 +235,13 @@ def test_a_peer_that_does_not_answer_in_json_is_not_waited_for(
     (process,) = started
     assert process.returncode == -signal.SIGKILL
     assert process.stdin and process.stdout and process.stdin.closed and process.stdout.closed
+
+
+def test_a_report_names_gpus_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"the one of {device}")
+    alone = processor()
+    assert alone and processor(["cpu", "cpu"]) == alone
+    assert processor(["cuda", "cpu", "cuda"]) == f"{alone}, the one of cuda"
 
 
 def test_peak_is_this_process() -> None:
