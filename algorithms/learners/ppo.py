@@ -27,15 +27,8 @@ from models.streams import Streams
 
 KL_TOLERANCE = 1.5  # how far beyond `target_kl` an estimate may be, as in OpenAI's Spinning Up
 
-METRICS = (
-    "actor/loss",
-    "actor/entropy",
-    "actor/approximate_kl",
-    "actor/clipped_share",
-    "critic/loss",
-    "actor/gradient_norm",
-)
-KL, NORM = METRICS.index("actor/approximate_kl"), METRICS.index("actor/gradient_norm")
+METRICS = ("actor/loss", "actor/entropy", "actor/approximate_kl", "actor/clipped_share", "critic/loss")
+KL = METRICS.index("actor/approximate_kl")
 
 Rollout = Float[Tensor, "runs time envs"]
 Rows = Float[Tensor, "runs batch"]
@@ -111,9 +104,10 @@ def surrogate_loss(log_ratios: Rows, advantages: Rows, clip_range: float) -> tup
     return -torch.minimum(free, clipped).mean(-1), free * (free <= clipped) / -advantages.shape[1]
 
 
-def approximate_kl(log_ratios: Rows) -> Loss:
-    """mean (r - 1) - log r: never negative, and unbiased for KL(old, new) on rows of the old policy (Schulman 2020)."""
-    return (torch.expm1(log_ratios) - log_ratios).mean(-1)
+def approximate_kl(log_ratios: Rows) -> Rows:
+    """(r - 1) - log r of each row: never negative, and unbiased for KL(old, new) in the mean over rows of the old
+    policy (Schulman 2020)."""
+    return torch.expm1(log_ratios) - log_ratios
 
 
 class PPO(Learner):
@@ -169,8 +163,10 @@ class PPO(Learner):
         clip_range = scheduled(config.clip_range, config.clip_range_schedule, share)
         rows, metrics = self._prepare(batch)
         active: Tensor | None = None  # None: all runs
-        totals = torch.zeros(len(METRICS) + 1, batch.shape[0], device=rows.device)
-        taken = torch.zeros(batch.shape[0], device=rows.device)
+        cloning = () if expert_batch is None else ("actor/cloning_loss",)
+        names = (*METRICS, *cloning, "actor/gradient_norm", "actor/minibatches")
+        totals = torch.zeros(len(names), batch.shape[0], device=rows.device)
+        one = torch.ones(1, batch.shape[0], device=rows.device)
         for minibatch, where in self._minibatches(rows):
             gradients, found = self._gradients(minibatch, clip_range)
             if expert_batch is not None:
@@ -181,14 +177,12 @@ class PPO(Learner):
                 active = below if active is None else active & below
                 if not active.any():
                     break
-            found[NORM] = self.optimiser.step(gradients, rate, active)
-            taking = 1.0 if active is None else active.float()
-            totals[: len(found)] += found * taking
-            taken += taking
+            norms = self.optimiser.step(gradients, rate, active)
+            found = torch.cat([found, norms.unsqueeze(0), one])
+            totals += found if active is None else found * active
         self.policy.observe(batch.observations)  # now that ratios to the policy that acted are no longer needed
-        names = METRICS if expert_batch is None else (*METRICS, "actor/cloning_loss")
-        means = dict(zip(names, totals / taken, strict=False))
-        return metrics | means | {"actor/minibatches": taken}
+        totals[:-1] /= totals[-1]
+        return metrics | dict(zip(names, totals, strict=True))
 
     @torch.no_grad()
     def _prepare(self, batch: Batch) -> tuple[Float[Tensor, "runs rows width"], Metrics]:
@@ -258,16 +252,9 @@ class PPO(Learner):
             *self.policy.network.pull_back(seen, by_outputs),
             *self.critic.network.pull_back(seen_by_critic, by_values),
         ]
-        clipped = (torch.expm1(log_ratios).abs() > clip_range).float()
-        metrics = [
-            actor_loss,
-            entropies.mean(-1),
-            approximate_kl(log_ratios),
-            clipped.mean(-1),
-            errors.square().mean(-1),
-            torch.zeros_like(actor_loss),  # the norm, which the optimiser knows
-        ]
-        return gradients, torch.stack(metrics)
+        clipped = (torch.expm1(log_ratios).abs() > clip_range).to(errors.dtype)
+        of_rows = torch.stack([entropies, approximate_kl(log_ratios), clipped, errors.square()])
+        return gradients, torch.cat([actor_loss.unsqueeze(0), of_rows.mean(-1)])
 
     def _add_cloning(self, gradients: list[Tensor], expert_batch: Batch) -> Float[Tensor, "1 runs"]:
         """Add those of the auxiliary loss to the policy's; returns the loss."""
