@@ -201,7 +201,7 @@ class GaussianActor(OnPolicyActor):
         self, observations: Float[Tensor, "runs batch observation"], streams: Streams
     ) -> Float[Tensor, "runs batch action"]:
         mean = self.outputs(observations)
-        return mean + self.log_std.exp() * streams.normal(*mean.shape[1:])
+        return torch.addcmul(mean, self.log_std.exp(), streams.normal(*mean.shape[1:]))
 
     def evaluate(
         self, outputs: Float[Tensor, "runs batch action"], actions: Float[Tensor, "runs batch action"]

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -128,6 +127,7 @@ class MLP(nn.Module):
         self.norms = nn.ModuleList(
             RunLayerNorm(members, size, streams.device) for size in (sizes[1:] if config.layer_norm else [])
         )
+        self.layers: list[RunLinear] = [*self.hidden, self.final]
         self.activation = torch.relu_ if config.activation == "relu" else torch.tanh
 
     def forward(self, inputs: Float[Tensor, "runs batch in"]) -> Float[Tensor, "*members batch out"]:
@@ -153,10 +153,6 @@ class MLP(nn.Module):
         for layer in hidden:
             seen.append(self.activation(torch.baddbmm(layer.bias, seen[-1], layer.weight)))
         return torch.baddbmm(final.bias, seen[-1], final.weight), seen
-
-    @property
-    def layers(self) -> list[RunLinear]:
-        return cast(list[RunLinear], [*self.hidden, self.final])
 
     def pull_back(self, seen: list[Tensor], gradient: Float[Tensor, "runs batch out"]) -> list[Tensor]:
         """Gradients of the parameters, in their order, from that of the outputs."""
