@@ -32,6 +32,8 @@ class RunAdam:
 
     What an ordinary optimiser has once is here per run: the norm by which gradients are clipped, the count of steps for
     the bias correction, and whether the run takes this step at all. A run that does not keeps its moments, too.
+
+    Parameters are changed where they lie: nothing may replace their memory afterwards, as `module.to` would.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], max_norm: float, weight_decay: float = 0.0) -> None:
@@ -41,7 +43,7 @@ class RunAdam:
         self.steps = torch.zeros(runs, 1, device=device)
         self.first = torch.zeros(runs, sum(self.sizes), device=device)  # moments of all parameters, side by side
         self.second = torch.zeros_like(self.first)
-        # Of each run, and of each of its parameters: views into what is above.
+        # Of each run, and of each of its parameters: views.
         self.parameters = [[parameter.data[run].view(-1) for parameter in parameters] for run in range(runs)]
         self.moments = [self._split(moments) for moments in (self.first, self.second)]
         self.counts = [[count] * len(parameters) for count in self.steps.view(-1)]

@@ -106,7 +106,8 @@ def make(environment_id: str, seeds: list[int]) -> Any:
     if spaces.discrete:
         same &= getattr(actions, "n", None) == spaces.action_size
     else:
-        same &= np.array_equal(actions.low, spaces.action_low) and np.array_equal(actions.high, spaces.action_high)
+        limits: Any = ((getattr(actions, name, None), getattr(spaces, f"action_{name}")) for name in ("low", "high"))
+        same &= all(np.array_equal(its, ours) for its, ours in limits)
     if not same:
         raise UserError(
             f"env.id={environment_id} differs between EnvPool and Gymnasium: expected env.backend=gymnasium"

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float32, Float64
 from environments.construction import ResumableEnvironment
 
 States = Float64[np.ndarray, "envs state"]  # positions, then velocities
-Limits = Float64[np.ndarray, "2 state"]  # the lowest and the highest values of a healthy robot
+Limits = Float64[np.ndarray, "2 state"]  # the lowest and the highest values of a healthy robot, which has no NaN
 Flags = Bool[np.ndarray, " envs"]
 
 
@@ -108,12 +108,15 @@ class Robots:
         self._simulate()
         velocity = (self._places() - before) / self.robot.dt
         states = np.concatenate(self.states).reshape(len(self.envs), -1)
-        healthy = ((self.low <= states) & (states <= self.high)).all(-1)
+        healthy = self.healthy(states)
         terminates = getattr(self.robot, "_terminate_when_unhealthy", False)
         rewards = self._rewards(velocity, healthy | terminates, actions)
         terminated = ~healthy if terminates else np.zeros(len(healthy), bool)
         truncated = np.array([env.elapsed == self.horizon for env in self.envs])
         return self._observations(states), rewards, terminated, truncated
+
+    def healthy(self, states: States) -> Flags:
+        return np.asarray(((self.low <= states) & (states <= self.high)).all(-1))
 
     def _places(self) -> Float64[np.ndarray, " envs"]:
         return np.array([place[0] for place in self.places])

@@ -34,7 +34,7 @@ def processor(devices: Iterable[str] = ()) -> str:
     cpuinfo = Path("/proc/cpuinfo")
     found = re.search(r"^model name\s*: (.+)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.is_file() else None
     name = found[1] if found else platform.processor() or platform.machine()
-    gpus = {torch.cuda.get_device_name(device) for device in set(devices) if device != "cpu"}
+    gpus = {torch.cuda.get_device_name(device) for device in set(devices) if torch.device(device).type == "cuda"}
     return ", ".join([name, *sorted(gpus)])
 
 

@@ -59,8 +59,8 @@ def costs(report: dict[str, Any]) -> str:
         f"    {report['command']}",
         markdown_table(COST_COLUMNS, rows),
         f"- {report['processor']}. Medians of blocks that take turns, per run. *updates*: the learner's alone; *loop*: "
-        "all that a step takes. *of the limit*: an update beside its matrix products alone. *peak GiB*: a run with "
-        f"{report['peak_memory'][0]['rows']:,} replay rows, of the first row of the algorithm.",
+        "all that a step takes. *of the limit*: an update beside its matrix products alone. *peak GiB*: on its device, "
+        f"a run with {report['peak_memory'][0]['rows']:,} replay rows, of the first row of the algorithm.",
     ]
     return "\n\n".join(parts) + "\n"
 

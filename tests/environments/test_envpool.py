@@ -1,6 +1,7 @@
 """EnvPool against Gymnasium's own environments, where it is installed; and what is said where it is not."""
 
 import copy
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -45,6 +46,17 @@ def test_unknown_environments_are_refused() -> None:
     pytest.importorskip("envpool")
     with pytest.raises(UserError, match=rf"env.id={WALK} is not in EnvPool .* env.backend=gymnasium"):
         EnvPoolBackend(WALK, [0])
+
+
+@pytest.mark.parametrize(("environment_id", "other"), [(HOPPER, "CartPole-v1"), ("CartPole-v1", HOPPER)])
+def test_what_differs_from_gymnasiums_is_refused(
+    environment_id: str, other: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("envpool")
+    spaces = dataclasses.replace(spaces_of(other), observation_size=spaces_of(environment_id).observation_size)
+    monkeypatch.setattr("environments.envpool.spaces_of", lambda _: spaces)
+    with pytest.raises(UserError, match=rf"{environment_id} differs between EnvPool and Gymnasium: .*=gymnasium"):
+        EnvPoolBackend(environment_id, [0])
 
 
 Policy = str  # "random", or "fixed": one that stands for a while before it falls

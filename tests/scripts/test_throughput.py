@@ -240,7 +240,7 @@ def test_a_peer_that_does_not_answer_in_json_is_not_waited_for(
 def test_a_report_names_gpus_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"the one of {device}")
     alone = processor()
-    assert alone and processor(["cpu", "cpu"]) == alone
+    assert alone and processor(["cpu", "cpu:0"]) == alone
     assert processor(["cuda", "cpu", "cuda"]) == f"{alone}, the one of cuda"
 
 

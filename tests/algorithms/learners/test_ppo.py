@@ -267,6 +267,23 @@ def test_the_cloning_term_moves_the_policy() -> None:
     assert ends[1] < ends[0] - 0.1
 
 
+def test_metrics_have_their_names() -> None:
+    """Of one minibatch, in which the policy is still the one that acted."""
+    imitation = ImitationConfig(bc_aux_loss=True, bc_aux_weight=0.5)
+    options: dict[str, Any] = {"epochs": 1, "normalise_advantages": False, "training": {"batch_size": ROWS}}
+    ppo, twin = (make_ppo(imitation=imitation, **options) for _ in range(2))
+    batch, expert = rollout(ppo), make_batch(size=ROWS, seed=9)
+    rows, _ = twin._prepare(batch)
+    gradients, found = twin._gradients(rows, 0.2)
+    cloning = twin._add_cloning(gradients, expert)
+    metrics = ppo.update(batch, expert)
+    expected = {name: values.item() for name, values in zip(METRICS, found, strict=True)}
+    norm = torch.cat([gradient.flatten() for gradient in gradients]).norm().item()
+    expected |= {"actor/cloning_loss": cloning.item(), "actor/gradient_norm": norm, "actor/minibatches": 1.0}
+    assert {name: metrics[name].item() for name in expected} == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    assert len({round(value, 4) for value in expected.values()}) >= len(expected) - 1  # KL and clipped share are both 0
+
+
 @pytest.mark.usefixtures("unchecked_shapes")
 def test_discrete_actions() -> None:
     training = {"learning_rate": 0.02, "batch_size": 16}
