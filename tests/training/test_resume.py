@@ -266,14 +266,17 @@ def test_a_mistake_that_shows_in_training_makes_a_resumed_run_a_failed_one(tmp_p
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", ["GAIL", "GAIL on PPO"])  # 152 steps are three rollouts, and part of a fourth
 @pytest.mark.parametrize("devices", [("cuda", "cuda"), ("cuda", "cpu"), ("cpu", "cuda")])
-def test_runs_go_on_on_any_device(devices: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_go_on_on_any_device(
+    name: str, devices: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hopper_demonstrations(tmp_path / "demonstrations.hdf5")
-    monkeypatch.setitem(RUNS, "on a GPU", [*RUNS["GAIL"], f"device={devices[0]}"])
-    start("on a GPU", tmp_path, "run", 150).run()
-    monkeypatch.setitem(RUNS, "on a GPU", [*RUNS["GAIL"], f"device={devices[1]}"])
+    monkeypatch.setitem(RUNS, "on a GPU", [*RUNS[name], f"device={devices[0]}"])
+    start("on a GPU", tmp_path, "run", 152).run()
+    monkeypatch.setitem(RUNS, "on a GPU", [*RUNS[name], f"device={devices[1]}"])
     loop = start("on a GPU", tmp_path, "run", 300, checkpoint.load(tmp_path / "run" / "checkpoint.pt"))
-    assert loop.step == 150 and loop.parts.phases[loop.phase_index].name == "interaction"
+    assert loop.step == 152 and loop.parts.phases[loop.phase_index].name == "interaction"
     loop.run()
     assert [row["step"] for row in read_table(tmp_path / "run" / "evaluations.csv")][-2:] == ["300", "300"]
     assert all(value.device.type == "cpu" for value in loop.best_policy.values())
