@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from gymnasium.spaces import Discrete
 
 from conf.errors import UserError
 from environments.construction import spaces_of
@@ -103,11 +104,11 @@ def make(environment_id: str, seeds: list[int]) -> Any:
         observations, actions = envs.observation_space, envs.action_space
     spaces = spaces_of(environment_id)
     same = observations.shape == (spaces.observation_size,)
-    if spaces.discrete:
-        same &= getattr(actions, "n", None) == spaces.action_size
+    if isinstance(actions, Discrete):
+        same &= spaces.discrete and actions.n == spaces.action_size
     else:
-        limits: Any = ((getattr(actions, name, None), getattr(spaces, f"action_{name}")) for name in ("low", "high"))
-        same &= all(np.array_equal(its, ours) for its, ours in limits)
+        limits = np.array_equal(actions.low, spaces.action_low) and np.array_equal(actions.high, spaces.action_high)
+        same &= not spaces.discrete and limits
     if not same:
         raise UserError(
             f"env.id={environment_id} differs between EnvPool and Gymnasium: expected env.backend=gymnasium"

@@ -32,9 +32,8 @@ class RunningNorm(nn.Module):
 
     def forward(self, rows: Float[Tensor, "runs batch feature"]) -> Float[Tensor, "runs batch feature"]:
         features = self.mean.shape[-1]
-        if rows.shape[-1] == features:
-            return (rows - self.mean) * self.rates
-        return torch.cat([(rows[..., :features] - self.mean) * self.rates, rows[..., features:]], -1)
+        known = (rows[..., :features] - self.mean) * self.rates
+        return known if rows.shape[-1] == features else torch.cat([known, rows[..., features:]], -1)
 
     @torch.no_grad()
     def update(self, rows: Float[Tensor, "runs batch feature"]) -> None:

@@ -163,10 +163,8 @@ def show(jobs: Sequence[Job], options: Options) -> int:
     if known:
         tell(f"about {duration(sum(known))} of computing{at_once(known, options.launcher)}")
         tell("from a second of each phase and one evaluation of each configuration, just now, one at a time, with")
-        tell(
-            "episodes at full length; what is unknown (DAgger, whose rounds grow, and devices that are not here) is not"
-        )
-        tell("counted, nor are starting and checkpoints")
+        tell("episodes at full length; not counted are starting, checkpoints, and what is unknown: DAgger, whose")
+        tell("rounds grow, and devices that are not here")
     for job in jobs:
         print(shlex.join(["python", "train.py", *job.overrides]))
     return 1 if refused else 0
