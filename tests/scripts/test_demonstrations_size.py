@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-STEPS, EPISODE = 1_000_000, 1000
+STEPS, EPISODE = 1_000_000, 5000
 LIMIT = 1.5 * 2**20  # KiB
 WIDTHS = {"observations": 27, "next_observations": 27, "actions": 8, "infos/qpos": 15, "infos/qvel": 14}
 MEASURED = """

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import pickle
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -151,14 +152,14 @@ def composed_with_hydra(overrides: Sequence[str]) -> DictConfig:
     parsed = parse_overrides(overrides)
     values = [override for override in parsed if override.key_or_group not in GROUPS]
     if not all(_is_value(override) for override in values):
-        return _composed(tuple(overrides)).copy()
+        return _composed(tuple(overrides))
     chosen = [str(override.input_line) for override in parsed if override.key_or_group in GROUPS]
-    configuration = _composed(tuple(chosen)).copy()
+    configuration = _composed(tuple(chosen))
     try:
         for override in values:
             OmegaConf.update(configuration, override.key_or_group, override.value())
     except OmegaConfBaseException:
-        return _composed(tuple(overrides)).copy()  # to be refused in Hydra's words
+        return _composed(tuple(overrides))  # to be refused in Hydra's words
     configuration.hydra.overrides.task = list(overrides)
     return configuration
 
@@ -176,11 +177,19 @@ def _is_value(override: Override) -> bool:
     return changes and override.key_or_group in known_keys() and not override.is_sweep_override()
 
 
-@lru_cache(maxsize=64)
 def _composed(overrides: tuple[str, ...]) -> DictConfig:
+    """A copy of the caller's own, to change."""
+    copy = pickle.loads(_pickled(overrides))
+    assert isinstance(copy, DictConfig)
+    return copy
+
+
+@lru_cache(maxsize=256)
+def _pickled(overrides: tuple[str, ...]) -> bytes:
+    """Unpickling takes a sixth of the time of a deep copy."""
     register_schemas()
     with initialize_config_dir(str(CONF)):
-        return compose("config", list(overrides), return_hydra_config=True)
+        return pickle.dumps(compose("config", list(overrides), return_hydra_config=True))
 
 
 def planned(name: str, overrides: Sequence[str]) -> Job:

@@ -5,6 +5,8 @@ import json
 import math
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +24,8 @@ from training.sweeps.statistics import (
     trimmed_mean,
 )
 
+ROOT = Path(__file__).resolve().parents[3]
+RLIABLE = ROOT / "tests" / "rliable_numbers.json"
 TWO_TASKS = [np.array([0.0, 1.0, 2.0]), np.array([10.0, 3.0])]
 
 
@@ -82,36 +86,24 @@ def test_standard_error() -> None:
     assert math.isnan(standard_error([1.0]))
 
 
-RLIABLE = """
-import json, sys
-import numpy as np
-from rliable import library, metrics
-np.random.seed(0)  # which rliable draws from
-scores, other, thresholds = map(np.array, json.load(sys.stdin))
-_, intervals = library.get_interval_estimates(
-    {"a": scores}, lambda x: np.array([metrics.aggregate_iqm(x)]), reps=3000
-)
-print(json.dumps([
-    metrics.aggregate_iqm(scores),
-    metrics.probability_of_improvement(scores, other),
-    [library.run_score_deviation(scores, threshold) for threshold in thresholds],
-    intervals["a"][:, 0].tolist(),
-]))
-"""
+def test_rliable_agrees() -> None:
+    kept = json.loads(RLIABLE.read_text())["scores"]
+    ours, theirs = ([np.array(task) for task in zip(*scores, strict=True)] for scores in kept["scores"])
+    assert interquartile_mean(ours) == pytest.approx(kept["iqm"])
+    assert probability_of_improvement(ours, theirs) == pytest.approx(kept["improvement"])
+    assert performance_profile(ours, np.array(kept["thresholds"])) == pytest.approx(kept["profile"])
+    assert iqm_interval(ours) == pytest.approx(kept["interval"], abs=0.02)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("rliable") is None, reason="rliable is not installed")
-def test_rliable_agrees() -> None:
-    generator = np.random.default_rng(0)
-    scores = generator.normal([0.2, 0.9, 1.1], 0.3, size=(10, 3))  # seeds, tasks
-    other = generator.normal([0.1, 0.8, 1.2], 0.3, size=(10, 3))
-    thresholds = np.linspace(-0.5, 2, 11)
-    given = json.dumps([scores.tolist(), other.tolist(), thresholds.tolist()])
-    # In a process of its own: the libraries that it imports change how this one logs.
-    said = subprocess.run([sys.executable, "-c", RLIABLE], input=given, capture_output=True, text=True, check=True)
-    iqm, improvement, profile, (low, high) = json.loads(said.stdout)
-    ours, theirs = list(scores.T), list(other.T)
-    assert interquartile_mean(ours) == pytest.approx(iqm)
-    assert probability_of_improvement(ours, theirs) == pytest.approx(improvement)
-    assert performance_profile(ours, thresholds) == pytest.approx(profile)
-    assert iqm_interval(ours) == pytest.approx((low, high), abs=0.02)
+def test_what_is_kept_is_what_rliable_says() -> None:
+    command = [sys.executable, "-m", "tests.rliable_numbers"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert flat(json.loads(said)) == pytest.approx(flat(json.loads(RLIABLE.read_text())))
+
+
+def flat(kept: Any) -> list[float]:
+    """All numbers, in their order."""
+    if isinstance(kept, dict | list):
+        return [number for part in (kept.values() if isinstance(kept, dict) else kept) for number in flat(part)]
+    return [kept] if isinstance(kept, float) else []
