@@ -142,6 +142,8 @@ def become(arguments: list[str], environment: dict[str, str]) -> NoReturn:
     if arguments[0] == "-m":
         arguments, run = arguments[1:], partial(runpy.run_module, alter_sys=True)
         sys.modules.pop(arguments[0], None)
+    else:
+        sys.path[0] = str(Path(arguments[0]).parent)
     sys.argv[:] = arguments
     status: Any = 0
     try:

@@ -2,8 +2,6 @@
 
 import hashlib
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +18,8 @@ from scripts.demonstrations import main
 from scripts.provenance import without_paths
 from scripts.rollouts import greedy, play, roll_out
 from tests.scripts.helpers import save_policy
+from tests.warm import run_apart
 from training.policy import load_policy
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -325,7 +322,7 @@ def test_commands_name_no_machine(command: str, kept: str) -> None:
 
 @pytest.mark.parametrize("script", ["demonstrations.py record", "measure_reference_scores.py"])
 def test_help_from_the_root_of_the_repository(script: str) -> None:
-    command = [sys.executable, *f"scripts/{script} --help".split()]
-    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert "usage:" in shown
-    assert "--overwrite" in shown
+    program, *words = f"scripts/{script} --help".split()
+    shown = run_apart(*words, program=program)
+    assert shown.status == 0 and "usage:" in shown.output
+    assert "--overwrite" in shown.output

@@ -11,6 +11,7 @@ from conf.errors import UserError
 from scripts import launch_cost
 from scripts.launch_cost import first_step, main, processor_seconds
 from tests.scripts.helpers import assert_refused
+from tests.warm import run_apart
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,15 +29,22 @@ def test_processor_time_counts_the_processes_of_a_process() -> None:
 
 
 def test_the_parts_make_the_whole(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def seconds(python: str, program: str, *arguments: str) -> float:
+        assert (python, program) == (sys.executable, str(ROOT / "train.py"))
+        done = run_apart(*arguments)
+        assert done.status == 0, done.error
+        return 8.0 if "-m" in arguments else 0.5
+
     monkeypatch.setattr(launch_cost, "first_step", lambda folder: 1.25)  # which another test measures
+    monkeypatch.setattr(launch_cost, "processor_seconds", seconds)
     assert main(["--jobs", "2"]) == 0
     said = capsys.readouterr().out
-    assert re.match(r"help: \d+\.\d\d s\nfirst step: 1\.25 s\n", said)
-    found = re.search(r"each of 2 jobs: (\S+) s, its own (\S+) s, launching it (\S+) s", said)
+    assert said.startswith("help: 0.50 s\nfirst step: 1.25 s\neach of 2 jobs: 4.000 s, ")
+    found = re.search(r"its own (\S+) s, launching it (\S+) s", said)
     assert found
-    whole, own, launching = map(float, found.groups())
-    assert 0 < own < whole
-    assert abs(own + launching - whole) < 0.002
+    own, launching = map(float, found.groups())
+    assert 0 < own < 4
+    assert abs(own + launching - 4) < 0.002
 
 
 def test_it_is_a_program() -> None:
