@@ -14,13 +14,6 @@ from tests import shapes
 torch.set_num_threads(1)
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: some tests wait for other processes."""
-    from training.sweeps.launchers import cores  # in this process no shapes are checked
-
-    return cores() + 1
-
-
 @pytest.fixture
 def unchecked_shapes() -> Iterator[None]:
     """For runs of thousands of steps, half of whose time is the check of what other tests have had checked."""
