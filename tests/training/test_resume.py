@@ -286,7 +286,7 @@ def test_runs_go_on_on_any_device(
 def test_kill_9_at_random_moments(algorithm: str, tmp_path: Path) -> None:
     """KILLS=20 in the environment kills twenty times; the default keeps the test short."""
     hopper_demonstrations(tmp_path / "demonstrations.hdf5")
-    steps = max(300, 25 * KILLS)  # so that it is not over before the last kill
+    steps = max(160, 25 * KILLS)  # so that it is not over before the last kill
     common = [*SMALL, f"algorithm={algorithm}", f"env.demonstrations={tmp_path / 'demonstrations.hdf5'}"]
     common += [f"steps={steps}", "checkpoint.interval=20"]
     assert run_apart(*common, f"output_folder={tmp_path / 'whole'}").status == 0
