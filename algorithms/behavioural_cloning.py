@@ -26,7 +26,7 @@ class CloningConfig(Section):
     """How a policy is cloned. The batch is `training.batch_size` rows."""
 
     iterations: int = ranged(0, 0)  # updates, each on rows drawn with replacement
-    epochs: int = ranged(0, 0)  # or passes over the rows, each in a new order; what fills no batch waits for the next
+    epochs: int = ranged(0, 0)  # or passes over the rows, each in a new order, but for the last ones that fill no batch
     minibatch_size: int | None = ranged(None, 1)  # rows whose gradients are computed at once; null: the whole batch
     learning_rate: float = ranged(2.5e-4, 0, open_low=True)
     learning_rate_schedule: str = choice("constant", "constant", "linear")  # linear: to zero at the last update

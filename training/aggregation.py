@@ -242,7 +242,7 @@ class Aggregation:
             order = self.order.of(f"{self.round}/{epoch}", len(rows))
             indices = order[:, index * self.batch_size : (index + 1) * self.batch_size]
         batch = labelled_batch(rows.take(indices).to(self.device), self.spaces.learned_size)
-        found = self.cloning.update(batch, min(1.0, self.taken / self.length))
+        found = self.cloning.update(batch, self._progress())
         self.update += 1
         metrics = found | self.metrics
         if self.update == self.updates:
@@ -250,6 +250,11 @@ class Aggregation:
             self.round, self.updates = self.round + 1, 0
             self._begin()
         return metrics
+
+    def _progress(self) -> float:
+        """Of the whole run, from 0 to 1: a round's steps count little by little, as the updates behind it are done."""
+        begun = sum(self._rounds().sizes[:-1]) / self.length
+        return begun + (min(1.0, self.taken / self.length) - begun) * self.update / self.updates
 
     def _rounds(self) -> Rounds:
         if self.rounds is None:  # a run without a folder

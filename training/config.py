@@ -143,7 +143,8 @@ def check_combinations(config: Config) -> None:
     imitation.check()
     config.bc_pretraining.check("bc_pretraining", config.training.batch_size)
     check_name(config.algorithm, learner)
-    learner.check(config.reinforcement, config.training, config.env.num_envs)
+    # Without rewards there are no rollouts, which would have to share out their steps among environments.
+    learner.check(config.reinforcement, config.training, config.env.num_envs if module.provides_rewards else 1)
     if learner.on_policy:
         check_on_policy(config, module)
     check_steps(config, module)
@@ -264,14 +265,13 @@ def imitation_class(config: Config) -> Any:
 
 
 def check_preset(preset: object, algorithm: object) -> None:
-    """`<ALGORITHM>_<case>` is for its algorithm, and for others of the same module.
+    """`<ALGORITHM>_<case>` is for its algorithm alone: of GAIL's, some would make FAIRL of GAIL again.
 
     Raises:
         UserError: it would silently turn another algorithm into something else.
     """
     owner = str(preset).partition("_")[0]
-    modules = {path.stem: _module_of(path) for path in (CONF / "algorithm").glob("*.yaml")}
-    if {owner, algorithm} <= modules.keys() and modules[owner] != modules[str(algorithm)]:
+    if owner != algorithm and {owner, algorithm} <= {path.stem for path in (CONF / "algorithm").glob("*.yaml")}:
         own = ", ".join(sorted(path.stem for path in (CONF / "optimised_hyperparameters").glob(f"{algorithm}_*.yaml")))
         raise UserError(
             f"optimised_hyperparameters={preset} is for algorithm={owner}, not algorithm={algorithm}: "

@@ -126,6 +126,8 @@ class GAIL(ImitationModule):
         return demonstrations
 
     def update(self, batch: Batch, expert_batch: Batch, policy: Policy) -> Metrics:
+        if self.config.mix_expert_data == "prefill_memory":
+            batch = learners_own(batch)
         if self.recent is not None:
             # In random order: whatever is left out or overwritten is a fair sample of all environments and times.
             order = self.streams.uniform(batch.shape[1]).argsort(-1)
@@ -281,6 +283,17 @@ class GAIL(ImitationModule):
         self.optimiser.load_state_dict(state["optimiser"])
         if self.recent:
             self.recent.load_state_dict(state["recent"])
+
+
+def learners_own(batch: Batch) -> Batch:
+    """The learner's rows, again and again in the places of demonstrations among them, which are not to be told from
+    demonstrations. Where a run has no others, these stand for the learner.
+    """
+    foreign = batch.collected_at < 0
+    count = (~foreign).sum(-1, keepdim=True)
+    places = torch.arange(foreign.shape[-1], device=foreign.device) % torch.where(count > 0, count, foreign.shape[-1])
+    order = foreign.byte().argsort(dim=-1, stable=True).gather(-1, places)
+    return batch.map(lambda column: _taken(column, order))
 
 
 def _taken(column: Tensor, order: Int64[Tensor, "runs rows"]) -> Tensor:

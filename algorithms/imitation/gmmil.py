@@ -128,8 +128,12 @@ class GMMIL(ImitationModule):
         return torch.stack([median_distance(rows, points, w, expert.weights) for rows, w in sides], -1)
 
     def _some_of(self, batch: Batch) -> Batch:
-        stride = -(-batch.shape[1] // MEDIAN_ROWS[self.config.bandwidth])
-        return batch.map(lambda column: column[:, ::stride])
+        """In random places, always the same ones: every so many rows of a rollout would be one environment's."""
+        size, wanted = batch.shape[1], MEDIAN_ROWS[self.config.bandwidth]
+        if size <= wanted:
+            return batch
+        places = torch.randperm(size, generator=torch.Generator().manual_seed(0))[:wanted].to(batch.weights.device)
+        return batch.map(lambda column: column[:, places])
 
     def _rewards(self, rows: Batch, batch: Batch, expert_batch: Batch) -> Float[Tensor, "runs rows"]:
         """Of `rows`, where `batch` stands for the learner and `expert_batch` for the expert."""

@@ -13,6 +13,7 @@ from algorithms.imitation.dagger import DAgger, DAggerConfig, RoundCloningConfig
 from algorithms.learners.ppo import PPOConfig, TowerConfig
 from conf.errors import UserError
 from environments.construction import EnvironmentConfig
+from memory.batch import Batch
 from models.normalisation import RunningNorm
 from tests.algorithms.support import WALK, make_config, make_context, push_back
 from training.aggregation import Aggregation, Rounds
@@ -63,6 +64,34 @@ def run(phase: Aggregation, steps: int | None = None) -> list[dict[str, Tensor]]
         step += phase.stride
         metrics += [found] if found else []
     raise AssertionError("it does not end")
+
+
+def test_a_linear_learning_rate_falls_with_every_update_of_every_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last round's labels are learned, too."""
+    cloning = RoundCloningConfig(epochs=1, learning_rate_schedule="linear")
+    _, phase = dagger(tmp_path, steps=60, round_min_steps=10, round_min_episodes=1, cloning=cloning)
+    update, shares, moved = phase.cloning.update, [], []
+
+    def observed(batch: Batch, share: float = 0.0) -> dict[str, Tensor]:
+        before = [parameter.clone() for parameter in phase.policy.parameters()]
+        found = update(batch, share)
+        shares.append(share)
+        moved.append(any((a != b).any() for a, b in zip(before, phase.policy.parameters(), strict=True)))
+        return found
+
+    monkeypatch.setattr(phase.cloning, "update", observed)
+    run(phase)
+    assert phase.rounds is not None
+    sizes = phase.rounds.sizes
+    expected = []
+    for index in range(len(sizes)):
+        updates = sum(sizes[: index + 1]) // 8
+        begun, ended = sum(sizes[:index]) / 60, min(1.0, sum(sizes[: index + 1]) / 60)
+        expected += [begun + (ended - begun) * number / updates for number in range(updates)]
+    assert len(sizes) > 1 and sorted(expected) == expected and shares == pytest.approx(expected)
+    assert all(moved)
 
 
 def test_beta_schedules_by_hand() -> None:

@@ -48,6 +48,8 @@ NAMES: list[tuple[str, list[str]]] = [
     ("algorithm=SAC imitation=gail", ["imitation=gail", "algorithm=<name>"]),
     ("algorithm=GAIL optimised_hyperparameters=nonsense", ["optimised_hyperparameters=nonsense", "expected one of"]),
     ("algorithm=GAIL optimised_hyperparameters=BC_5_trajectories", ["is for algorithm=BC, not", "GAIL_5_trajectories"]),
+    ("algorithm=FAIRL optimised_hyperparameters=GAIL_5_trajectories", ["is for algorithm=GAIL, not", "it has none"]),
+    ("algorithm=SQIL optimised_hyperparameters=AdRIL_25_trajectories", ["is for algorithm=AdRIL, not algorithm=SQIL"]),
     ("algorithm=RED optimised_hyperparameters=SAC_expert", ["is for algorithm=SAC, not", "RED_5_trajectories"]),
     ("algorithm=constant optimised_hyperparameters=SAC_expert", ["is for algorithm=SAC, not", "it has none"]),
     ("algorithm=SAC hydra/launcher=nonsense", ["hydra/launcher=nonsense", "expected one of", "basic"]),

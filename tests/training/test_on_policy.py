@@ -79,6 +79,11 @@ def test_what_ppo_cannot_do(override: str, message: str) -> None:
         configured(*GAIL_ON_PPO, override)
 
 
+@pytest.mark.parametrize("algorithm", ["BC", "DAgger"])
+def test_a_policy_that_collects_no_rollouts_has_as_many_environments_as_it_likes(algorithm: str) -> None:
+    assert configured(f"algorithm={algorithm}", "learner=ppo", "env=seals_hopper", "env.num_envs=3").env.num_envs == 3
+
+
 @pytest.mark.parametrize(("algorithm", "learner"), [("SAC", "ppo"), ("PPO", "sac")])
 def test_a_learner_s_name_means_that_learner(algorithm: str, learner: str) -> None:
     with pytest.raises(UserError, match=f"algorithm={algorithm} is learner={algorithm.lower()}"):

@@ -1,6 +1,7 @@
 """GAIL: the gradient penalty by hand, what the module makes of its losses, and every option for a few updates."""
 
 import copy
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from algorithms.imitation.adversarial import airl_reward, bce_loss, fairl_reward, gail_reward, pugail_loss
-from algorithms.imitation.gail import GAIL, GAILConfig, _comparison
+from algorithms.imitation.gail import GAIL, GAILConfig, _comparison, learners_own
 from memory.batch import Batch
 from models.actors import SquashedGaussianActor
 from models.discriminators import DiscriminatorConfig, DiscriminatorStep
@@ -287,3 +288,27 @@ def test_saved_state_continues_exactly() -> None:
         gail.update(batch, expert, policy)
     for name, value in parameters(first).items():
         assert torch.equal(value, parameters(second)[name]), name
+
+
+def test_demonstrations_in_the_memory_are_not_the_learners() -> None:
+    """Rows 1 and 3 of the first run were pre-filled, all of the second and none of the third."""
+    batch = make_batch(runs=3, size=4, collected_at=[[5.0, -1.0, 7.0, -1.0], [-1.0] * 4, [0.0, 1.0, 2.0, 3.0]])
+    own = learners_own(batch)
+    for index, rows in enumerate(([0, 2, 0, 2], [0, 1, 2, 3], [0, 1, 2, 3])):
+        assert torch.equal(own.observations[index], batch.observations[index, rows])
+        assert torch.equal(own.collected_at[index], batch.collected_at[index, rows])
+
+
+@pytest.mark.parametrize("loss_function", ["BCE", "Mixup", "PUGAIL"])
+def test_nothing_is_learned_from_demonstrations_labelled_as_the_learners(loss_function: str) -> None:
+    prefilled = make_batch(size=6, collected_at=[[3.0, -1.0, 4.0, -1.0, -1.0, 9.0]])
+    others = prefilled.observations.clone()
+    others[:, [1, 3, 4]] += 10
+    learned = []
+    for batch in (prefilled, dataclasses.replace(prefilled, observations=others)):
+        gail = make_gail(loss_function=loss_function, mix_expert_data="prefill_memory", grad_penalty=1.0)
+        metrics = gail.update(batch, make_batch(size=6, seed=1), make_policy())
+        learned.append((parameters(gail.discriminator), metrics))
+    for first, second in zip(*learned, strict=True):
+        assert first.keys() == second.keys()
+        assert all(torch.equal(first[name], second[name]) for name in first)
