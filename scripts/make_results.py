@@ -2,9 +2,10 @@
 
     python scripts/make_results.py
 
-A section for each folder in docs/results, beginning with its README.md where there is one, one for each report of
-scripts/throughput.py (throughput*.json), and one for that of scripts/on_policy_speed.py (on_policy_speed.json). The
-same files make the same text: a test checks that docs/results.md is up to date.
+A section for each folder in docs/results, beginning with its README.md where there is one, and beside the table of
+docs/results/published that its published.txt names, if any; one for each report of scripts/throughput.py
+(throughput*.json), and one for that of scripts/on_policy_speed.py (on_policy_speed.json). The same files make the same
+text: a test checks that docs/results.md is up to date.
 """
 
 import argparse
@@ -21,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from conf.errors import UserError
 from scripts.command_line import Parser, exit_status
 from scripts.kept_runs import KeptRun, SeedRun, known, load_experiment, read_json
+from scripts.published import load
 from scripts.result_pictures import draw
 from scripts.speed_tables import costs, markdown_table, on_policy_speed
 from training.folder import write_atomically
@@ -128,10 +130,39 @@ def section(folder: Path, rows: Sequence[Sequence[KeptRun]]) -> str:
         "\n".join(f"{number}. `{runs[0].command}`{_state(runs)}" for number, runs in enumerate(rows, 1)),
         markdown_table(("", *COLUMNS), ([f"**{number}**", *_row(runs)] for number, runs in enumerate(rows, 1))),
         markdown_table(("", *SEED_COLUMNS), _seed_rows(folder, rows)),
+        *_published(folder, rows),
         "\n".join([*_notes(rows), *_references(rows), *_software(rows)]),
         f"![Returns over steps](results/{folder.name}.png)",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _published(folder: Path, rows: Sequence[Sequence[KeptRun]]) -> list[str]:
+    """Ours beside the table that the folder's published.txt names, each as a fraction of its own expert's return."""
+    name = folder / "published.txt"
+    if not name.exists():
+        return []
+    table = load(name.read_text().strip())
+    lines = []
+    for number, runs in enumerate(rows, 1):
+        algorithm, environment = runs[0].config["algorithm"], runs[0].config["env"]["name"]
+        mean, _ = table["returns"].get(algorithm, {}).get(environment, (None, None))
+        if mean is None:
+            continue
+        seeds, expert = [seed for run in runs for seed in run.seeds], table["demonstrations"][environment]
+        final = [seed.final.episode_return for seed in seeds]
+        ours = [_mean_and_deviation(final, 1), _number(seeds[0].demonstrations or math.nan, 1)]
+        fractions = [_mean(map(seeds[0].fraction, final)), mean / expert]
+        theirs = [f"{mean:.1f}", f"{expert:.1f}"]
+        cells = [*ours, _number(fractions[0], 2), *theirs, _number(fractions[1], 2)]
+        lines.append([f"**{number}** {algorithm} {environment}", *cells])
+    header = ("", "ours", "expert", "ours / expert", "published", "its expert", "published / its expert")
+    return [
+        f"Final returns beside those that were published ({table['seeds']} seeds), whose experts were others. "
+        f"{' '.join(table['source'].split())}",
+        markdown_table(header, lines),
+        "\n".join(f"- {' '.join(text.split())}" for text in table["differences"]),
+    ]
 
 
 def labels(rows: Sequence[Sequence[KeptRun]]) -> list[str]:

@@ -116,6 +116,20 @@ def test_seeds_that_never_get_there_count_as_infinitely_late() -> None:
     assert make_results.median(seeds[:2], [seed.steps_to_reach for seed in seeds[:2]]) == "2,500 (2 of 2)"
 
 
+def test_beside_what_was_published(tmp_path: Path) -> None:
+    """Finals of 1000 and 600, of 1000; GAIL's published 187.1 of 203.5. Nothing was published of Hopper itself."""
+    runs = [make_run(tmp_path / "ours", runs=2), make_run(tmp_path / "other", seed=1)]
+    config = runs[0] / ".hydra" / "config.yaml"
+    config.write_text(config.read_text().replace('"name": "hopper"', '"name": "seals_hopper"'))
+    assert keep(tmp_path, "trial", *runs) == 0
+    assert "its expert" not in document(tmp_path)
+    (tmp_path / "results" / "trial" / "published.txt").write_text("imitation-v1.0\n")
+    (row,) = (line for line in document(tmp_path).splitlines() if "seals_hopper |" in line)
+    name, *numbers = (cell.strip() for cell in row.strip("|").split("|"))
+    assert name.endswith("GAIL seals_hopper")
+    assert numbers == ["800.0 +- 282.8", "1000.0", "0.80", "187.1", "203.5", "0.92"]
+
+
 def test_only_raw_files_are_kept_without_the_machine(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     (run / "policy.pt").touch()
