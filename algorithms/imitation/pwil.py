@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from algorithms.base import Context, ImitationConfig, ImitationModule, Metrics
@@ -62,24 +63,30 @@ class Atoms:
         """
         points = self.standardised(features)
         # The squared distance less what all atoms have in common.
-        order = torch.addmm(self.squared_lengths, points, self.columns, alpha=-2).masked_fill_(masses == 0, torch.inf)
-        nearest, held = self._enough(order, masses)
-        distances, ranks = (self.points[nearest] - points.unsqueeze(1)).norm(dim=-1).sort(-1)
-        nearest, held = nearest.gather(-1, ranks), held.gather(-1, ranks)
+        order = torch.addmm(self.squared_lengths, points, self.columns, alpha=-2)
+        # NumPy's operations on a few rows take a fraction of the time of PyTorch's. It shares the tensors' memory.
+        remaining, episodes = masses.numpy(), np.arange(len(order))[:, None]
+        np.copyto(order.numpy(), np.inf, where=remaining == 0)
+        nearest, held = self._enough(order, remaining)
+        differences = self.points.numpy()[nearest] - points.numpy()[:, None]
+        distances = np.sqrt(np.square(differences).sum(-1))
+        ranks = distances.argsort(-1)
+        nearest, held, distances = nearest[episodes, ranks], held[episodes, ranks], distances[episodes, ranks]
         moved_before = held.cumsum(-1) - held
-        moved = torch.minimum(held, (1 - moved_before).clamp_min(0))
+        moved = np.minimum(held, np.maximum(1 - moved_before, 0))
         left = held - moved
-        masses.scatter_(-1, nearest, torch.where(left > ROUNDING, left, 0.0))
-        costs: Tensor = (moved * distances).sum(-1).float()
-        return costs
+        remaining[episodes, nearest] = np.where(left > ROUNDING, left, 0.0)
+        return torch.from_numpy((moved * distances).sum(-1)).float()
 
-    def _enough(self, order: Tensor, masses: Tensor) -> tuple[Tensor, Tensor]:
+    def _enough(
+        self, order: Float[Tensor, "episodes atoms"], masses: Float64[np.ndarray, "episodes atoms"]
+    ) -> tuple[Int64[np.ndarray, "episodes some"], Float64[np.ndarray, "episodes some"]]:
         """The atoms that come first in `order`, at least so many that they hold a step's mass, and what they hold."""
-        count = self.nearest
+        count, episodes = self.nearest, np.arange(len(order))[:, None]
         while True:
-            nearest = order.topk(count, largest=False).indices
-            held = masses.gather(-1, nearest)
-            if count == masses.shape[-1] or bool((held.sum(-1) >= 1 - ROUNDING).all()):
+            nearest = order.topk(count, largest=False, sorted=False).indices.numpy()
+            held = masses[episodes, nearest]
+            if count == masses.shape[-1] or (held.sum(-1) >= 1 - ROUNDING).all():
                 return nearest, held
             count = min(4 * count, masses.shape[-1])
 
@@ -125,7 +132,8 @@ class PWIL(ImitationModule):
             self.masses = self.atoms.masses.repeat(*transition.shape, 1)
         # Besides ends of episodes this finds simulators that could not be restored and began anew.
         begins = (observations != self.next_observations).any(-1)
-        self.masses[begins] = self.atoms.masses
+        if begins.any():
+            self.masses[begins] = self.atoms.masses
         ends = torch.maximum(transition.terminated, transition.truncated).bool().unsqueeze(-1)
         self.next_observations = transition.next_observations.masked_fill(ends, torch.inf)
         features = self._features(transition).flatten(0, 1)
