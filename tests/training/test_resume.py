@@ -10,12 +10,13 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from algorithms import IMITATION_MODULES
 from conf.errors import UserError
 from tests.training.helpers import SMALL, composed, configured, hopper_demonstrations
 from tests.warm import Process, run_apart
 from training import checkpoint
 from training.build import build
-from training.config import Config, parse
+from training.config import Config, imitation_class, parse
 from training.folder import Status, mark_ended, read_status, read_table
 from training.loop import Loop
 from training.run import check_unchanged, open_run
@@ -44,6 +45,8 @@ RUNS = {
     "PWIL": ["algorithm=PWIL", "env.num_envs=2", "imitation.mix_expert_data=prefill_memory"],
     "RED": ["algorithm=RED", "imitation.pretraining.iterations=60"],
     "DRIL": ["algorithm=DRIL", "imitation.pretraining.iterations=60", "imitation.uncertainty=dropout"],
+    "GMMIL": ["algorithm=GMMIL"],
+    "constant": ["algorithm=constant", "imitation.absorbing=false"],
     "AIRL, Mixup, auxiliary loss, prefilled": [
         "algorithm=AIRL",
         "imitation.loss_function=Mixup",
@@ -131,6 +134,11 @@ def assert_same(first: object, second: object, where: str = "") -> None:
 
 def without_time(folder: Path) -> list[dict[str, str]]:
     return [{k: v for k, v in row.items() if k != "seconds"} for row in read_table(folder / "evaluations.csv")]
+
+
+def test_every_module_is_stopped() -> None:
+    stopped = {imitation_class(configured(*options)) for options in RUNS.values()}
+    assert stopped == set(IMITATION_MODULES.values())
 
 
 @pytest.mark.parametrize("name", RUNS)

@@ -147,7 +147,7 @@ def defaults_of(name: str) -> Callable[[Path], dict[str, Any]]:
 CASES |= {  # every other module, by itself
     name: defaults_of(name)
     for name, module in IMITATION_MODULES.items()
-    if module.provides_rewards and module.uses_demonstrations and name not in CASES
+    if module.provides_rewards and name not in ("none", *CASES)
 }
 
 
