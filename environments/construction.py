@@ -189,7 +189,7 @@ def make_environment(environment_id: str, render_mode: str | None = None) -> Res
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # v4 is chosen on purpose: D4RL's data fits it
             env = gymnasium.make(environment_id, render_mode=render_mode, disable_env_checker=True)
-    except (gymnasium.error.Error, ModuleNotFoundError) as error:
+    except (gymnasium.error.Error, ImportError) as error:  # as for MuJoCo's robots of versions 2 and 3
         raise UserError(f"env.id={environment_id}: {' '.join(str(error).split())}") from error
     return ResumableEnvironment(env)
 

@@ -4,6 +4,7 @@ Termination and time limit are never merged, and a reset never hides the last ob
 environments do not reset themselves, they are reset here after the transition is complete.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,6 +47,9 @@ class VectorEnvironment:
         actions = actions.cpu()
         scaled = self.spaces.to_environment(actions.numpy().reshape(-1, self.spaces.action_size))
         successors, rewards, terminated, truncated = self.backend.step(scaled)
+        if not math.isfinite(successors.sum()):
+            what = "observation" if torch.isfinite(actions).all() else "action"
+            raise FloatingPointError(f"an {what} is not finite")  # before it is stored
         if self.fixed_horizon and terminated.any():
             raise UserError("an episode ended before its time limit: env.fixed_horizon=true is wrong here")
         self.observations = next_observations = self._observe(successors)

@@ -43,7 +43,8 @@ Written by `python scripts/make_results.py` from the raw files in [results/](res
   demonstrations, left out where that is not positive.
 - *to 90%*: wall seconds, and environment steps (iterations where there are no others), until the first evaluation at or
   above 90% of the demonstrations' mean return. It is the median over all seeds, those that never get there counted as
-  infinitely late, and in brackets how many got there.
+  infinitely late, and in brackets how many got there. Seconds begin when everything is loaded; before that, starting
+  a program takes some more, about five on a slow machine.
 - Runs that did not finish are marked, and nothing is known of their demonstrations' return.
 - *wall s* and *steps/s*: of the whole program with its evaluations, mean over programs; steps are those of each seed.
 """

@@ -3,7 +3,7 @@
 import os
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -17,12 +17,22 @@ def save(path: Path, content: dict[str, Any]) -> None:
     temporary = path.with_name(path.name + ".part")
     try:
         with temporary.open("wb") as file:
-            torch.save({"format": FORMAT, **content}, file)
+            _write(content, file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
+
+
+def _write(content: dict[str, Any], file: IO[bytes]) -> None:
+    """PyTorch hides why a file cannot be written, as a full disk, behind a message of its own."""
+    try:
+        torch.save({"format": FORMAT, **content}, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from error
         raise
 
 

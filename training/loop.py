@@ -30,7 +30,7 @@ from training.records import Records
 
 
 class RunInterruptedError(KeyboardInterrupt):
-    """SIGTERM or Ctrl-C came; a checkpoint has been written."""
+    """SIGTERM or Ctrl-C came; a checkpoint has been written, but for a second signal, which does not wait for one."""
 
     def __init__(self, signal_number: int, folder: Path) -> None:
         super().__init__(f"{signal.Signals(signal_number).name}; go on with resume={folder}")
@@ -224,9 +224,13 @@ class Loop:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """SIGTERM and Ctrl-C end the run after the step in progress."""
+        """SIGTERM and Ctrl-C end the run after the step in progress, a second one at once: a step that evaluates may
+        take long, and in an environment without a time limit for ever.
+        """
 
         def note(number: int, frame: object) -> None:
+            if self.signal_number:
+                raise RunInterruptedError(number, self.folder)
             self.signal_number = number
 
         previous = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}

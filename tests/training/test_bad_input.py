@@ -42,6 +42,7 @@ NAMES: list[tuple[str, list[str]]] = [
     ("algorithm=sac", ["algorithm=sac", "did you mean 'SAC'?"]),
     ("algorithm=null", ["algorithm=null", *ALGORITHMS]),
     ("algorithm=", ["algorithm=", *ALGORITHMS]),
+    ("algorithm=SAC env.id=Hopper-v2", ["env.id=Hopper-v2", "mujoco v2 and v3"]),
     ("algorithm=SAC env=hoper", ["env=hoper", "ant", "halfcheetah", "did you mean 'hopper'?", "env.id=<id>"]),
     ("algorithm=SAC env=null", ["env=null", "hopper"]),
     ("algorithm=SAC learner=ppp", ["learner=ppp", "expected one of", "sac"]),

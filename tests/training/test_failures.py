@@ -15,6 +15,8 @@ from gymnasium.envs.classic_control.pendulum import PendulumEnv
 from omegaconf import DictConfig
 
 from algorithms.learners.sac import SAC
+from environments.vector import GymnasiumBackend
+from tests.scripts.helpers import full_disk
 from tests.training.commands import QUICK, Outcome, assert_refused, fingerprint, run, run_folders, status_of
 from tests.warm import Process
 from training import checkpoint
@@ -74,6 +76,46 @@ def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert_goes_on(assert_failed(outcome, tmp_path, "No space left on device", 40))
 
 
+def test_a_file_that_cannot_be_grown_says_why(tmp_path: Path) -> None:
+    """PyTorch reports what writing a file raises as an error of its own archive."""
+    checkpoint.save(tmp_path / "checkpoint.pt", {"step": 1})
+    with full_disk(100_000), pytest.raises(OSError, match="File too large"):
+        checkpoint.save(tmp_path / "checkpoint.pt", {"step": 2, "rows": torch.zeros(100_000)})
+    assert checkpoint.load(tmp_path / "checkpoint.pt")["step"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_an_observation_that_is_not_finite_is_never_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = GymnasiumBackend.step
+
+    def poisoned(backend: GymnasiumBackend, actions: Any) -> Any:
+        successors, rewards, terminated, truncated = step(backend, actions)
+        successors[0, 1] = math.nan
+        return successors, rewards, terminated, truncated
+
+    monkeypatch.setattr(GymnasiumBackend, "step", Fault(step, 45, poisoned))
+    outcome = short_run(tmp_path)
+    monkeypatch.undo()
+    assert_goes_on(assert_failed(outcome, tmp_path, "an observation is not finite", 40))
+
+
+def test_a_second_signal_does_not_wait_for_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in an evaluation that never ends."""
+    monkeypatch.setattr(SAC, "update", Fault(SAC.update, 25, endless))
+    outcome = short_run(tmp_path)
+    monkeypatch.undo()
+    assert outcome.status == 143
+    [folder] = run_folders(tmp_path)
+    assert status_of(folder)["state"] == "interrupted"
+    assert_goes_on(folder)
+
+
+def endless(*batches: Any) -> None:
+    for _ in range(2):
+        os.kill(os.getpid(), signal.SIGTERM)
+    raise AssertionError("it goes on")
+
+
 def test_not_a_number_in_a_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     update = SAC.update
 
@@ -86,7 +128,7 @@ def test_not_a_number_in_a_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(SAC, "update", Fault(update, 26, poisoned))  # the first update is after step 20
     outcome = short_run(tmp_path)
     monkeypatch.undo()
-    folder = assert_failed(outcome, tmp_path, "is not finite at step 50", 40)
+    folder = assert_failed(outcome, tmp_path, "an action is not finite", 40)
     assert all(
         torch.isfinite(value).all() for value in checkpoint.load(folder / "checkpoint.pt")["best_policy"].values()
     )

@@ -312,3 +312,28 @@ def test_nothing_is_learned_from_demonstrations_labelled_as_the_learners(loss_fu
     for first, second in zip(*learned, strict=True):
         assert first.keys() == second.keys()
         assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_options_reach_the_optimiser_and_the_network() -> None:
+    assert (GAILConfig().weight_decay, GAILConfig().learning_rate, GAILConfig().nonnegative_margin) == (10, 3e-5, 0)
+    gail = make_gail(learning_rate=0.25, weight_decay=3.0)
+    (group,) = gail.optimiser.param_groups
+    assert (group["lr"], group["weight_decay"]) == (0.25, 3.0)
+    assert {id(p) for p in group["params"]} == {id(p) for p in gail.discriminator.parameters()}
+    for option in (False, True):
+        network = make_gail(spectral_norm=option).discriminator.network
+        assert [layer.spectral_norm for layer in layers(network)] == [option] * 2
+
+
+def test_the_margin_of_positive_unlabelled_learning(monkeypatch: pytest.MonkeyPatch) -> None:  # K1
+    """Its sides, the class prior and the margin are the configuration's."""
+    seen = []
+
+    def observed(*arguments: Any) -> Tensor:
+        seen.append(arguments[4:])
+        return pugail_loss(*arguments)
+
+    monkeypatch.setattr("algorithms.imitation.gail.pugail_loss", observed)
+    gail = make_gail(loss_function="PUGAIL", pos_class_prior=0.25, nonnegative_margin=0.125)
+    gail.update(make_batch(), make_batch(seed=1), make_policy())
+    assert seen == [(0.25, 0.125)]

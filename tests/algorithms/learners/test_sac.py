@@ -342,3 +342,12 @@ def test_learning_rates_over_a_run_by_hand() -> None:
     linear = TrainingConfig(learning_rate=0.4, learning_rate_schedule="linear")
     assert [linear.learning_rate_at(share) for share in (0.0, 0.25, 1.0)] == pytest.approx([0.4, 0.3, 0.0])
     assert TrainingConfig(learning_rate=0.4).learning_rate_at(0.25) == 0.4
+
+
+def test_weights_decay_in_actor_and_critic() -> None:
+    sac = make_sac(training={"weight_decay": 0.5, "learning_rate": 0.125})
+    actor, critic = sac.actor_optimiser.param_groups, sac.critic_optimiser.param_groups
+    decayed = {id(p) for group in actor for p in group["params"] if group["weight_decay"] == 0.5}
+    assert {id(p) for p in sac.policy.parameters()} <= decayed
+    assert [(group["weight_decay"], group["lr"]) for group in critic] == [(0.5, 0.125)]
+    assert {group["lr"] for group in actor} == {0.125}
