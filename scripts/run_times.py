@@ -23,8 +23,9 @@ WARM_UP = 10  # advances before them: optimisers and memory pools are then in pl
 def estimated_seconds(overrides: Sequence[str], elsewhere: bool = False) -> float:
     """Wall seconds of `train.py <overrides>`, with episodes of evaluations as long as they can be.
 
-    NaN for DAgger, whose rounds grow, and for runs of other machines (`elsewhere`) on a device that is not here.
-    Starting, checkpoints and pictures are not counted.
+    NaN for DAgger, whose rounds grow, for runs of other machines (`elsewhere`) on a device that is not here, and for
+    one that soon fails, as its numbers are not finite. Starting,
+    checkpoints and pictures are not counted.
 
     Raises:
         UserError, HydraException, OmegaConfBaseException: the run could not begin.
@@ -47,7 +48,10 @@ def estimated_seconds(overrides: Sequence[str], elsewhere: bool = False) -> floa
             phase.open(Path(folder))
             length = phase.length
             if length:
-                seconds += length * _seconds_of_a_step(phase, config)
+                try:
+                    seconds += length * _seconds_of_a_step(phase, config)
+                except FloatingPointError:
+                    return math.nan
             started = time.perf_counter()
             phase.finish()
             seconds += time.perf_counter() - started
