@@ -24,8 +24,8 @@ def estimated_seconds(overrides: Sequence[str], elsewhere: bool = False) -> floa
     """Wall seconds of `train.py <overrides>`, with episodes of evaluations as long as they can be.
 
     NaN for DAgger, whose rounds grow, for runs of other machines (`elsewhere`) on a device that is not here, and for
-    one that soon fails, as its numbers are not finite. Starting,
-    checkpoints and pictures are not counted.
+    one that soon fails, as its numbers are not finite. Starting, checkpoints and pictures are not
+    counted.
 
     Raises:
         UserError, HydraException, OmegaConfBaseException: the run could not begin.

@@ -30,7 +30,7 @@ from training.records import Records
 
 
 class RunInterruptedError(KeyboardInterrupt):
-    """SIGTERM or Ctrl-C came; a checkpoint has been written, but for a second signal, which does not wait for one."""
+    """SIGTERM or Ctrl-C came; a checkpoint has been written, unless a Ctrl-C behind it did not wait for one."""
 
     def __init__(self, signal_number: int, folder: Path) -> None:
         super().__init__(f"{signal.Signals(signal_number).name}; go on with resume={folder}")
@@ -224,12 +224,13 @@ class Loop:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """SIGTERM and Ctrl-C end the run after the step in progress, a second one at once: a step that evaluates may
-        take long, and in an environment without a time limit for ever.
+        """SIGTERM and Ctrl-C end the run after the step in progress, and a Ctrl-C behind them at once: a step that
+        evaluates may take long, and in an environment without a time limit for ever. Not so SIGTERM, of which the jobs
+        of a sweep may get two: from the process that starts them, and when that ends.
         """
 
         def note(number: int, frame: object) -> None:
-            if self.signal_number:
+            if self.signal_number and number == signal.SIGINT:
                 raise RunInterruptedError(number, self.folder)
             self.signal_number = number
 
