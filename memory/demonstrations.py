@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import zlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
@@ -113,6 +114,7 @@ class Demonstrations:
         rows = torch.empty(room, self.layout.width)
         self.trajectory_lengths: list[int] = []  # rows, after wrapping and subsampling
         returns, filled, outside, values = [], 0, 0, 0
+        self._checksum = 0  # of what was read: rows may differ in the last bit on another machine
         for index, trajectory in enumerate(used):
             table = self._table(index, trajectory)
             rows[filled : filled + len(table)] = table
@@ -120,6 +122,10 @@ class Demonstrations:
             self.trajectory_lengths.append(len(table))
             if trajectory.episode_return is not None:
                 returns.append(trajectory.episode_return)
+            for column in (trajectory.observations, trajectory.actions, trajectory.next_observations):
+                if column is not None:
+                    self._checksum = zlib.crc32(np.ascontiguousarray(column), self._checksum)
+            self._checksum = zlib.crc32(bytes([trajectory.terminated]), self._checksum)
             actions = self._rescaled(trajectory)
             outside += int((actions.abs() > 1 + CLIP_TOLERANCE).sum())
             values += actions.numel()
@@ -221,9 +227,12 @@ class Demonstrations:
                 yield piece.weights[0, real].double(), observations.double()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"streams": self.streams.state_dict()}
+        return {"streams": self.streams.state_dict(), "checksum": self._checksum}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Raises UserError where the state was saved with other demonstrations."""
+        if state["checksum"] != self._checksum:
+            raise UserError("the demonstrations are not those that the run was begun with: has their file changed?")
         self.streams.load_state_dict(state["streams"])
 
     def _table(self, index: int, trajectory: Trajectory) -> Float[Tensor, "rows width"]:

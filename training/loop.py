@@ -30,10 +30,12 @@ from training.records import Records
 
 
 class RunInterruptedError(KeyboardInterrupt):
-    """SIGTERM or Ctrl-C came; a checkpoint has been written, unless a Ctrl-C behind it did not wait for one."""
+    """SIGTERM or Ctrl-C came; in the loop a checkpoint has been written, unless a second Ctrl-C did not wait for it."""
 
     def __init__(self, signal_number: int, folder: Path) -> None:
-        super().__init__(f"{signal.Signals(signal_number).name}; go on with resume={folder}")
+        begun = (folder / "checkpoint.pt").exists()
+        advice = f"go on with resume={folder}" if begun else f"before a checkpoint was written in {folder}"
+        super().__init__(f"{signal.Signals(signal_number).name}; {advice}")
         self.exit_status = 128 + signal_number
 
 
@@ -82,7 +84,7 @@ class Loop:
                 if index > self.phase_index:
                     self.phase_index, self.step = index, 0
                 self._run_phase(self.parts.phases[index])
-        self.save_checkpoint()
+            self.save_checkpoint()
 
     def _run_phase(self, phase: Phase) -> None:
         with self._progress(phase) as bar:

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -15,10 +16,21 @@ from conf.errors import UserError
 from training import checkpoint
 from training.config import Config
 from training.folder import mark_ended, new_folder, read_status, running_process, sweep_folder, write_atomically
+from training.loop import RunInterruptedError
 from training.phases import Interaction
 
 # What may differ between a run and its continuation; nothing of it changes what has been computed so far.
-CHANGEABLE = ("steps", "threads", "device", "debug", "save_trajectories", "render", "output_folder", "resume")
+CHANGEABLE = (
+    "steps",
+    "threads",
+    "device",
+    "debug",
+    "save_trajectories",
+    "render",
+    "output_folder",
+    "env.demonstrations",  # where they are: what they are is compared with the checkpoint
+    "resume",
+)
 CHOICES = ("algorithm", "env.name", "env.id")  # other keys follow from them: named first
 CHANGEABLE_SECTIONS = ("logging.", "checkpoint.", "evaluation.")
 SCHEDULES = (  # over all steps of a run
@@ -39,23 +51,24 @@ def open_run(config: Config, composed: DictConfig) -> Iterator[tuple[Path, dict[
     """
     with _alone(config.resume):
         folder, resumed = _resumed_run(config, composed) if config.resume else (_new_run(config, composed), None)
-        refused = False
-        try:
-            yield folder, resumed
-        except KeyboardInterrupt:  # also RunInterruptedError
-            mark_ended(folder, "interrupted", None)
-            raise
-        except BaseException as error:
-            refused = resumed is not None and isinstance(error, UserError) and not _has_begun(folder)
-            if not refused:
-                mark_ended(folder, "failed", f"{type(error).__name__}: {error}")
-            raise
-        else:
-            mark_ended(folder, "finished", None)
-        finally:
-            if resumed is not None and not refused:
-                with suppress(OSError):  # how the run ended is said already, and may not be hidden by a full disk
-                    _write_configuration(folder, composed)  # it may have more steps than the run was begun with
+        with _ended_by_signals(folder):
+            refused = False
+            try:
+                yield folder, resumed
+            except KeyboardInterrupt:  # also RunInterruptedError
+                mark_ended(folder, "interrupted", None)
+                raise
+            except BaseException as error:
+                refused = resumed is not None and isinstance(error, UserError) and not _has_begun(folder)
+                if not refused:
+                    mark_ended(folder, "failed", f"{type(error).__name__}: {error}")
+                raise
+            else:
+                mark_ended(folder, "finished", None)
+            finally:
+                if resumed is not None and not refused:
+                    with suppress(OSError):  # how the run ended is said already, and may not be hidden by a full disk
+                        _write_configuration(folder, composed)  # it may have more steps than the run was begun with
 
 
 @contextmanager
@@ -78,6 +91,25 @@ def _alone(resume: str | None) -> Iterator[None]:
         except OSError:  # no locks; or no folder, which is said when it is read
             pass
         yield
+
+
+@contextmanager
+def _ended_by_signals(folder: Path) -> Iterator[None]:
+    """SIGTERM and Ctrl-C end a run at once before its loop and behind it; the loop itself waits for its step.
+
+    A second SIGTERM changes nothing: the jobs of a sweep may get two.
+    """
+
+    def stop(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise RunInterruptedError(number, folder)
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _has_begun(folder: Path) -> bool:

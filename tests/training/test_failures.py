@@ -19,7 +19,8 @@ from environments.vector import GymnasiumBackend
 from tests.scripts.helpers import full_disk
 from tests.training.commands import QUICK, Outcome, assert_refused, fingerprint, run, run_folders, status_of
 from tests.warm import Process
-from training import checkpoint
+from training import checkpoint, report
+from training.evaluation import Evaluator
 from training.folder import read_table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -114,6 +115,36 @@ def endless(*batches: Any) -> None:
     for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
         os.kill(os.getpid(), number)
     raise AssertionError("it goes on")
+
+
+def test_a_signal_before_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the parts of the loop are made. The second SIGTERM, as a sweep's jobs get it, changes nothing."""
+    monkeypatch.setattr(Evaluator, "__init__", terminated_twice)
+    outcome = short_run(tmp_path)
+    monkeypatch.undo()
+    [folder] = run_folders(tmp_path)
+    assert outcome.status == 143
+    assert outcome.error == f"interrupted: stopped by SIGTERM; before a checkpoint was written in {folder}\n"
+    assert status_of(folder)["state"] == "interrupted"
+
+
+def test_a_signal_behind_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "summary", terminated_twice)
+    outcome = short_run(tmp_path)
+    monkeypatch.undo()
+    [folder] = run_folders(tmp_path)
+    assert outcome.status == 143
+    assert outcome.error == f"interrupted: stopped by SIGTERM; go on with resume={folder}\n"
+    assert status_of(folder)["state"] == "interrupted"
+    assert_goes_on(folder)
+    assert (folder / "result.json").is_file()
+
+
+def terminated_twice(*arguments: object) -> None:
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_not_a_number_in_a_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

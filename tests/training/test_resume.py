@@ -6,12 +6,14 @@ import signal
 import time
 from pathlib import Path
 
+import h5py
 import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
 from algorithms import IMITATION_MODULES
 from conf.errors import UserError
+from tests.training.commands import fingerprint
 from tests.training.helpers import SMALL, composed, configured, hopper_demonstrations
 from tests.warm import Process, run_apart
 from training import checkpoint
@@ -193,6 +195,29 @@ def test_a_resumed_run_can_be_extended(tmp_path: Path) -> None:
     saved = checkpoint.load(tmp_path / "parts" / "checkpoint.pt")
     start("GAIL", tmp_path, "parts", 200, saved).run()
     assert_same(state_of(tmp_path / "whole"), state_of(tmp_path / "parts"))
+
+
+def test_demonstrations_may_move_and_not_change(tmp_path: Path) -> None:
+    demonstrations, moved = tmp_path / "demonstrations.hdf5", tmp_path / "moved.hdf5"
+    hopper_demonstrations(demonstrations)
+    options = ("algorithm=GAIL", "steps=30", f"output_folder={tmp_path}", "env.demonstrations=")
+    settings = composed(*SMALL, *options[:-1], options[-1] + str(demonstrations))
+    with open_run(parse(settings), settings) as (run, _):
+        Loop(parse(settings), build(parse(settings)), run).run()
+    demonstrations.rename(moved)
+    settings.resume, settings.steps, settings.env.demonstrations = str(run), 40, str(moved)
+    before = fingerprint(run)
+    with h5py.File(moved, "r+") as file:
+        file["observations"][3, 2] *= -1
+    refused = pytest.raises(UserError, match="the demonstrations are not those that the run was begun with")
+    with refused, open_run(parse(settings), settings) as (folder, resumed):
+        Loop(parse(settings), build(parse(settings)), folder, resumed)
+    assert fingerprint(run) == before
+    with h5py.File(moved, "r+") as file:
+        file["observations"][3, 2] *= -1
+    with open_run(parse(settings), settings) as (folder, resumed):
+        Loop(parse(settings), build(parse(settings)), folder, resumed).run()
+    assert read_status(run)["step"] == 40
 
 
 def test_metrics_are_recorded_where_updates_are_rarer_than_the_interval(
