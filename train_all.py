@@ -5,18 +5,18 @@ With -m it searches for hyperparameters that do well on all of them: python trai
 
 import sys
 
-from training.cli import errors_in_one_line, help_text
+from training.cli import errors_in_one_line, help_text, print_help, with_home
 
 
 def main() -> None:
     """Exit status as of train.py."""
     if {"-h", "--help"} & set(sys.argv[1:]):
-        print((__doc__ or "") + "\n" + help_text("python train_all.py algorithm=<name> [env=<name>,<name>]"))
+        print_help((__doc__ or "") + "\n" + help_text("python train_all.py algorithm=<name> [env=<name>,<name>]"))
         return
     with errors_in_one_line(lambda: True):
         from training.sweeps.command import train_everywhere
 
-        sys.exit(train_everywhere(sys.argv[1:]))
+        sys.exit(train_everywhere(with_home(sys.argv[1:])))
 
 
 if __name__ == "__main__":

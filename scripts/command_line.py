@@ -47,7 +47,12 @@ def exit_status(work: Callable[[], None]) -> int:
     """
     previous = signal.signal(signal.SIGTERM, _terminated)
     try:
-        work()
+        try:
+            work()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # the reader has seen enough, as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
     except (UserError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

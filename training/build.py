@@ -64,6 +64,9 @@ def build(config: Config) -> Parts:
     device = current_device(config.device)
     if config.precision == "bf16" and fastest_precision(device) != "bf16":
         print(f"warning: precision=bf16 is emulated on this {device.type}, and slower than fp32", file=sys.stderr)
+    if config.env.demonstrations is not None and not needs_demonstrations(config):
+        used = f"algorithm={config.algorithm} uses no demonstrations"
+        print(f"warning: env.demonstrations={config.env.demonstrations}: {used}", file=sys.stderr)
     spaces = spaces_of(config.env.id, config.imitation.absorbing)
     check_spaces(config, spaces)
     reinforcement, imitation_options = config.reinforcement, config.imitation

@@ -64,8 +64,9 @@ def command_line(task: Callable[[DictConfig], float | None]) -> None:
     Exit status: 0 done, 1 failed, 2 wrong input, 128 + n stopped by signal n.
     """
     if {"-h", "--help"} & set(sys.argv[1:]):
-        print(help_text())
+        print_help(help_text())
         return
+    sys.argv[1:] = with_home(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us as they are
     started = False
     failures: list[Exception] = []
@@ -159,6 +160,11 @@ def prepare_arguments() -> bool:
     return False
 
 
+def with_home(arguments: list[str]) -> list[str]:
+    """`~/` at the beginning of a value as the home directory: a shell does so only at the beginning of a word."""
+    return [re.sub(r"(?<=[=,'\"])~(?=/)", str(Path.home()), argument) for argument in arguments]
+
+
 def options_parser() -> ArgumentParser:
     """Hydra's, but an error is one line."""
     parser: ArgumentParser = get_args_parser()
@@ -183,6 +189,14 @@ def saved_overrides(folder: Path) -> list[str]:
     if not isinstance(saved, list) or not all(isinstance(item, str) for item in saved):
         raise UserError(f"{path} is damaged: expected a list of overrides")
     return saved
+
+
+def print_help(text: str) -> None:
+    """A reader that has seen enough, as `head`, is no error."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
 
 
 def help_text(usage: str = "python train.py algorithm=<name> env=<name>") -> str:

@@ -228,6 +228,8 @@ def check_environment(env: DictConfig) -> None:
     path = CONF / "env" / f"{env.name}.yaml"
     if not path.is_file():
         return
+    if env.id == env.name:
+        raise UserError(f"env.id={env.id} is no id of Gymnasium but a name of ours: write env={env.id}")
     pattern = str(OmegaConf.to_container(OmegaConf.load(path))["id"])  # type: ignore[call-overload, index]  # a mapping
     if not re.fullmatch(re.escape(pattern).replace(re.escape("${.version}"), r"v\d+"), env.id):
         raise UserError(f"env.id={env.id} is not env={env.name}: leave out env={env.name} and its env.version")

@@ -125,7 +125,10 @@ def read_demonstrations(path: str | Path, environment_id: str) -> Sequence[Traje
             f"{path} says that it was recorded in {content.environment_id}, not in {environment_id}: "
             f"`scripts/demonstrations.py import --env {environment_id} --rename` takes it for that"
         )
+    named, notes = content.environment_id, []
+    if named in gymnasium.registry and named != environment_id:
+        notes.append(f"recorded in {named}, and used in {environment_id}, another version of it")
     content = repaired(content)
-    for note in content.notes:
+    for note in (*notes, *content.notes):
         print(f"warning: {path}: {note}", file=sys.stderr)
     return content.trajectories

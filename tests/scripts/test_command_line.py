@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +12,9 @@ import pytest
 
 from conf.errors import UserError
 from scripts.command_line import Parser, check_output, duration, exit_status
+
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def nothing() -> None:
@@ -49,6 +54,19 @@ def test_exit_status(work: Callable[[], None], status: int, line: str, capsys: p
     assert exit_status(work) == status
     assert capsys.readouterr().err == line
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_reader_that_has_seen_enough() -> None:
+    """As `head` behind train.py and behind a script."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    script = "from scripts.command_line import exit_status; raise SystemExit(exit_status(lambda: print('text')))"
+    try:
+        for words in (["-c", script], ["train.py", "--help"]):
+            done = subprocess.run([sys.executable, *words], cwd=ROOT, stdout=writing, stderr=subprocess.PIPE)
+            assert (done.returncode, done.stderr) == (0, b"")
+    finally:
+        os.close(writing)
 
 
 def test_what_is_under_way_cleans_up_behind_itself() -> None:

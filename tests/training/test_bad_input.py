@@ -147,6 +147,7 @@ COMBINATIONS: list[tuple[str, list[str]]] = [
     ("algorithm=SAC env=pendulum env.version=v5", ["env.version=v5", "Pendulum-v1"]),
     ("algorithm=SAC env=hopper env.id=Swimmer-v4", ["env.id=Swimmer-v4", "env=hopper"]),
     ("algorithm=SAC env=custom", ["env.id has no value"]),
+    ("algorithm=SAC env.id=hopper", ["env.id=hopper", "write env=hopper"]),
     ("algorithm=SAC env.id=Hoper-v4", ["env.id=Hoper-v4", "Hopper"]),
     ("algorithm=SAC env.id=CartPole-v1", ["env.id=CartPole-v1", "continuous"]),
     ("algorithm=SAC env.id=FrozenLake-v1", ["env.id=FrozenLake-v1", "vector"]),

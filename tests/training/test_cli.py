@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from conf.errors import did_you_mean
 from tests.training.commands import QUICK, run, run_folders, status_of
 from tests.warm import run_apart
-from training.cli import CONF, help_text
+from training.cli import CONF, help_text, with_home
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "gymnasium", "matplotlib", "pandas", "h5py", "tensorboard")
@@ -48,6 +48,20 @@ def test_help_describes_every_choice_in_one_line() -> None:
     for key in ("algorithm", "env", "env.id", "seed", "steps", "resume", "device", "imitation.trajectories"):
         assert f"  {key}=" in text
     assert max(map(len, text.splitlines())) <= 120
+
+
+def test_the_home_directory_in_a_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    """zsh leaves every `=~/`, and bash those of keys with a dot."""
+    monkeypatch.setenv("HOME", "/home/me")
+    arguments = ["env.demonstrations=~/a.hdf5,'~/b.hdf5'", "output_folder=~/out", "~imitation", "x=a~/b"]
+    home = ["env.demonstrations=/home/me/a.hdf5,'/home/me/b.hdf5'", "output_folder=/home/me/out"]
+    assert with_home(arguments) == [*home, "~imitation", "x=a~/b"]
+    assert "/home/me/absent" in run("algorithm=SAC", "resume=~/absent").error
+
+
+def test_demonstrations_that_nothing_uses(tmp_path: Path) -> None:
+    outcome = run("algorithm=SAC", "env.demonstrations=absent.hdf5", "steps=1", *QUICK, f"output_folder={tmp_path}")
+    assert "warning: env.demonstrations=absent.hdf5: algorithm=SAC uses no demonstrations\n" in outcome.error
 
 
 def test_print_configuration_instead_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,6 +74,16 @@ def test_training_takes_what_was_put_right_and_says_so(tmp_path: Path, capsys: p
     )
 
 
+def test_another_version_of_the_environment_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "d.hdf5"
+    write_d4rl(path, WHOLE[:1], {"environment_id": "Hopper-v4"})
+    read_demonstrations(path, "Hopper-v4")
+    assert capsys.readouterr().err == ""
+    read_demonstrations(path, "Hopper-v5")
+    said = "recorded in Hopper-v4, and used in Hopper-v5, another version of it"
+    assert capsys.readouterr().err == f"warning: {path}: {said}\n"
+
+
 @pytest.mark.parametrize("by", [-1, 1])
 def test_lazily_read_sets_stay_lazy(by: int) -> None:
     off = [shifted(trajectory, by) for trajectory in WHOLE]
