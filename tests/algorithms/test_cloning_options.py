@@ -96,6 +96,17 @@ def test_the_loss_has_three_terms(kind: type[Policy]) -> None:
     assert metrics["bc/entropy"].isfinite().all() and not metrics["bc/entropy"].requires_grad
 
 
+def test_decayed_weights_shrink_beside_the_gradient() -> None:
+    """By learning rate times decay, 0.25 * 0.5; where the gradient is 0, Adam's step is, too."""
+    policy = make_policy()
+    before = [parameter.detach().clone() for parameter in policy.parameters()]
+    BehaviouralCloning(policy, CloningConfig(learning_rate=0.25, weight_decay=0.5)).update(
+        make_batch(weights=[[0.0, 0.0]], size=2)
+    )
+    for parameter, old in zip(policy.parameters(), before, strict=True):
+        assert torch.allclose(parameter, 0.875 * old, atol=1e-7)
+
+
 def test_accumulated_gradients_are_those_of_the_batch() -> None:
     batch = make_batch(size=12, weights=torch.rand(1, 12, generator=torch.Generator().manual_seed(1)))
     whole, parts = (

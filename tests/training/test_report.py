@@ -65,6 +65,34 @@ def test_a_run_leaves_result_and_pictures(tmp_path: Path, capsys: pytest.Capture
     assert f"results in {loop.folder}" in printed
 
 
+def test_evaluations_begin_elsewhere_each_time_and_alike_in_every_run(tmp_path: Path) -> None:
+    loops = [make(tmp_path) for _ in range(2)]
+    starts: list[list[np.ndarray]] = [[], []]
+    for loop, found in zip(loops, starts, strict=True):
+        for loop.step in (60, 120, 60):
+            loop._evaluate(loop.parts.phases[0])
+            found.append(loop.episodes[0][0].observations[0])
+    for one, other in zip(*starts, strict=True):
+        assert (one == other).all()
+    assert (starts[0][0] == starts[0][2]).all() and (starts[0][0] != starts[0][1]).any()
+
+
+def test_a_warning_is_given_once_also_beyond_a_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("training.loop.diagnose", lambda parts, episodes: {"diagnosis/gap": torch.ones(1)})
+    loop = make(tmp_path)
+    again = Loop(loop.config, build(loop.config), loop.folder)
+    for one in (loop, again):
+        monkeypatch.setattr(one.parts.imitation, "warning", lambda metrics: "saturated")
+    for loop.step in (60, 120):
+        loop._evaluate(loop.parts.phases[0])
+    loop.save_checkpoint()
+    again._load(checkpoint.load(loop.folder / "checkpoint.pt"))
+    again._evaluate(again.parts.phases[0])
+    assert capsys.readouterr().err == "warning: step 60: saturated\n"
+
+
 def test_final_and_best_are_apart_and_averaged(tmp_path: Path) -> None:
     loop = make(tmp_path, "runs=2")
     rows = [
