@@ -1,5 +1,6 @@
 """Rollout memory for on-policy learners."""
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,9 +18,16 @@ class RolloutMemory:
     def __init__(self, layout: Layout, length: int, device: torch.device | str = "cpu") -> None:
         self.layout, self.length, self.device = layout, length, device
         self.transitions: list[Batch] = []  # of the present rollout
+        self.resumed = False  # since the last transition
 
     def add(self, transition: Batch) -> None:
         """Store one environment step: [runs, envs]."""
+        if self.resumed and self.transitions:
+            # Where simulators could not be restored, new episodes have begun, and the old ones were cut.
+            last = self.transitions[-1]
+            cut = (last.next_observations != transition.observations).any(-1) & (last.terminated == 0)
+            self.transitions[-1] = dataclasses.replace(last, truncated=last.truncated.maximum(cut.float()))
+        self.resumed = False
         self.transitions.append(transition)
 
     def prefill(self, demonstrations: Batch) -> None:
@@ -37,5 +45,5 @@ class RolloutMemory:
         return {"rows": torch.stack(rows, 1) if rows else None}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        rows = state["rows"]
+        rows, self.resumed = state["rows"], True
         self.transitions = [] if rows is None else [self.layout.unpack(row) for row in rows.unbind(1)]

@@ -1,7 +1,8 @@
 """Random numbers with one generator per run."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -57,6 +58,14 @@ class Streams:
             ).clamp_min(1e-300)
             rows.append((gammas[0] / gammas.sum(0)).float())
         return torch.stack(rows)
+
+    @contextmanager
+    def standing_still(self, runs: Sequence[int]) -> Iterator[None]:
+        """What is drawn inside for these runs is drawn again behind."""
+        states = [self.generators[run].get_state() for run in runs]
+        yield
+        for run, state in zip(runs, states, strict=True):
+            self.generators[run].set_state(state)
 
     def state_dict(self) -> dict[str, Any]:
         return {"generators": [generator.get_state() for generator in self.generators]}

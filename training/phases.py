@@ -106,7 +106,10 @@ class CloningPhase:
         return self.iteration if over else self.planned
 
     def advance(self) -> Metrics:
-        metrics = self.cloning.update(self._batch(), self.iteration / self.planned)
+        stopped = self.stopping.stopped.nonzero().flatten().tolist() if self.stopping is not None else []
+        # What a run that has stopped would draw must not depend on how long others go on.
+        with self.rows.streams.standing_still(stopped), self.cloning.policy.network.streams.standing_still(stopped):
+            metrics = self.cloning.update(self._batch(), self.iteration / self.planned)
         self.iteration += 1
         if self.stopping is not None:
             self.stopping.restore(self.stopping.stopped)  # what the update did to those

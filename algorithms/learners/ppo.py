@@ -205,7 +205,7 @@ class PPO(Learner):
             self.config.gae_lambda,
         ).flatten(1)
         returns = advantages + values
-        unexplained = (returns - values).var(-1) / returns.var(-1).clamp_min(1e-8)
+        unexplained = (returns - values).var(-1, correction=0) / returns.var(-1, correction=0).clamp_min(1e-8)
         metrics = {
             "critic/value": values.mean(-1),
             "critic/explained_variance": 1 - unexplained,

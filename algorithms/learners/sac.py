@@ -6,6 +6,7 @@ Equations refer to arXiv:1812.05905. All losses are means over the batch and sum
 different runs never mix and one optimiser steps them all.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -126,6 +127,8 @@ class SAC(Learner):
 
     def make_memory(self, memory: MemoryConfig, steps: int, prefilled: int) -> ReplayMemory:
         rows_per_step = 2 if self.context.absorbing else 1  # a termination adds a row
+        envs = self.context.num_envs
+        steps = math.ceil(steps / envs) * envs  # they step together, also in the last one
         return ReplayMemory(
             Layout(self.context.observation_size, self.context.action_size),
             max(1, min(memory.size, prefilled + rows_per_step * steps)),

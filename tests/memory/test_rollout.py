@@ -1,5 +1,7 @@
 """Rollouts: given away once and whole, in the order of collection; saved half-way."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -15,7 +17,9 @@ def memory() -> RolloutMemory:
 
 
 def step(number: int) -> Batch:
-    return make_batch(RUNS, ENVS, 3, 1, seed=number)
+    """It begins where the one before it has ended."""
+    following = make_batch(RUNS, ENVS, 3, 1, seed=number + 1)
+    return replace(make_batch(RUNS, ENVS, 3, 1, seed=number), next_observations=following.observations)
 
 
 def test_a_rollout_is_given_away_once_when_it_is_complete() -> None:
@@ -49,6 +53,22 @@ def test_what_was_collected_is_saved() -> None:
     (one,), (two,) = first.batches(), second.batches()
     assert all(torch.equal(getattr(one, name), getattr(two, name)) for name in FIELDS)
     assert first.state_dict()["rows"] is None
+
+
+def test_episodes_that_could_not_be_gone_on_with_were_cut() -> None:
+    """EnvPool begins new ones; here in the second environment, and in the first one of run 1, which had ended."""
+    first, second = memory(), memory()
+    terminated = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
+    first.add(replace(step(0), terminated=terminated, truncated=torch.zeros(RUNS, ENVS)))
+    second.load_state_dict(first.state_dict())
+    begun = step(1).observations.clone()
+    begun[:, 1] += 1.0
+    begun[1, 0] += 1.0
+    second.add(replace(step(1), observations=begun, truncated=torch.zeros(RUNS, ENVS)))
+    second.add(replace(step(2), truncated=torch.zeros(RUNS, ENVS)))  # resumed no more: compared with nothing
+    (batch,) = second.batches()
+    assert batch.truncated.tolist() == [[0, 1, 0, 0, 0, 0], [0, 1, 0, 0, 0, 0]]
+    assert torch.equal(batch.terminated[:, :ENVS], terminated)
 
 
 def test_demonstrations_cannot_be_put_in() -> None:

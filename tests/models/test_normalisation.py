@@ -27,11 +27,22 @@ def test_any_division_into_batches_gives_the_same() -> None:
     for part in rows.split([1, 2, 30, 7, 20], 1):
         norm.update(part)
     assert norm.count.tolist() == [60, 60]
-    assert torch.allclose(norm.mean, rows.mean(1, keepdim=True), rtol=1e-4, atol=1e-5)
-    assert torch.allclose(norm.variance, rows.var(1, correction=0, keepdim=True), rtol=1e-3)
+    assert torch.allclose(norm.mean, rows.double().mean(1, keepdim=True), rtol=1e-9)
+    assert torch.allclose(norm.variance, rows.double().var(1, correction=0, keepdim=True), rtol=1e-9)
     normal = norm(rows)
     assert torch.allclose(normal.mean(1), torch.zeros(2, 3), atol=1e-3)
     assert torch.allclose(normal.std(1, correction=0), torch.ones(2, 3), atol=1e-3)
+
+
+def test_one_row_after_very_many_still_counts() -> None:
+    """1,000 rows of 1001 after 99,000 of 1000: each moves the mean by less than floats of 32 bits resolve at 1000."""
+    norm = RunningNorm(1, 1)
+    norm.update(torch.full((1, 99_000, 1), 1000.0))
+    for _ in range(1000):
+        norm.update(torch.tensor([[[1001.0]]]))
+    assert norm.mean.item() == pytest.approx(1000.01, abs=1e-9)
+    assert norm.variance.item() == pytest.approx(0.01 * 0.99, abs=1e-9)
+    assert norm(torch.tensor([[[1000.0]]])).dtype == torch.float32
 
 
 def test_runs_have_statistics_of_their_own() -> None:

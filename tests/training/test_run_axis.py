@@ -68,11 +68,10 @@ def train(module: str, demonstrations: Path | None, seed: int, runs: int, update
     config = make_config(module, demonstrations, **{"seed": seed, "runs": runs, "reinforcement": networks, **fields})
     parts = build(config)
     for phase in parts.phases:
-        done = 0
-        for _ in range(phase.length):
+        done = steps = 0
+        while done < updates and steps < phase.length:
             done += bool(phase.advance())
-            if done == updates:
-                break
+            steps += phase.stride
         assert done == min(updates, phase.length)
         phase.finish()
     return parts
@@ -101,6 +100,14 @@ CASES: dict[str, Callable[[Path], dict[str, Any]]] = {
         "bc_pretraining": BCPretrainingConfig(
             epochs=10, learning_rate=1e-2, entropy_weight=0.01, l2_weight=0.01, validation_share=0.3, patience=1
         ),
+    },
+    # The seeds stop one after another, which must not be seen in what they draw afterwards.
+    "gail behind cloning with early stopping": lambda path: {
+        "module": "gail",
+        "demonstrations": path,
+        "imitation": gail(),
+        "reinforcement": SACConfig(actor=small_network(dropout=0.2), critic=small_network(**NETWORK)),
+        "bc_pretraining": BCPretrainingConfig(iterations=15, learning_rate=0.1, validation_share=0.5, patience=1),
     },
     "gail": lambda path: {"module": "gail", "demonstrations": path, "imitation": gail()},
     "gail, mixup": lambda path: {

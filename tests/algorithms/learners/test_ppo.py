@@ -41,7 +41,7 @@ def make_ppo(
     settings = TrainingConfig(
         **{"start": 0, "interval": ROWS, "batch_size": 4, "learning_rate": 1e-2, **(training or {})}
     )
-    return PPO(config, settings, imitation or ImitationConfig(), make_context(seeds, num_envs=ENVS, **(context or {})))
+    return PPO(config, settings, imitation or ImitationConfig(), make_context(seeds, **{"num_envs": ENVS, **(context or {})}))
 
 
 def rollout(ppo: PPO, seed: int = 0, **fields: Any) -> Batch:
@@ -212,6 +212,12 @@ def test_the_clip_range_may_shrink(monkeypatch: pytest.MonkeyPatch) -> None:
     for progress in (0.25, 0.5, 1.0):
         ppo.update(rollout(ppo), None, progress)
     assert seen == pytest.approx([0.4] * 3 + [0.3] * 3 + [0.2] * 3)
+
+
+def test_a_rollout_of_one_row() -> None:
+    ppo = make_ppo(training={"interval": 1, "batch_size": 2}, context={"num_envs": 1})
+    metrics = ppo.update(make_batch(1, 1, rewards=[[1.0]]), None)
+    assert all(value.isfinite().all() for value in metrics.values())
 
 
 def test_every_row_is_used_once_an_epoch() -> None:

@@ -297,6 +297,8 @@ def test_memory_fits_the_run(absorbing: bool, rows: int) -> None:
     assert (memory.absorbing_state is not None) == absorbing
     assert (memory.start, memory.interval, memory.batch_size) == (3, 2, 6)
     assert sac.make_memory(MemoryConfig(size=50), steps=100, prefilled=7).capacity == 50
+    several = make_sac(context={"absorbing": absorbing, "num_envs": 3})  # 102 steps
+    assert several.make_memory(MemoryConfig(), steps=100, prefilled=0).capacity == 102 * rows / 100
 
 
 @pytest.mark.parametrize("averaging", [0.0, 0.9])
