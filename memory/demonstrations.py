@@ -124,7 +124,7 @@ class Demonstrations:
                 returns.append(trajectory.episode_return)
             for column in (trajectory.observations, trajectory.actions, trajectory.next_observations):
                 if column is not None:
-                    self._checksum = zlib.crc32(np.ascontiguousarray(column), self._checksum)
+                    self._checksum = zlib.crc32(np.ascontiguousarray(column).data, self._checksum)
             self._checksum = zlib.crc32(bytes([trajectory.terminated]), self._checksum)
             actions = self._rescaled(trajectory)
             outside += int((actions.abs() > 1 + CLIP_TOLERANCE).sum())

@@ -26,6 +26,8 @@ class Policy(nn.Module, ABC):
     saved policy can be made again.
     """
 
+    network: MLP
+
     @property
     def settings(self) -> dict[str, Any]:
         """Arguments of the class beyond sizes and network."""

@@ -1,6 +1,7 @@
 """From a configuration to the parts of a run."""
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -58,15 +59,9 @@ def build(config: Config) -> Parts:
     Raises:
         UserError: an environment, a device or a demonstration file is not what the run needs.
     """
-    first = config.training.interval if learner_class(config).on_policy else config.training.start
-    if 0 < config.steps < first and imitation_class(config).provides_rewards:
-        print(f"warning: steps={config.steps} update nothing: the first update is at step {first}", file=sys.stderr)
     device = current_device(config.device)
-    if config.precision == "bf16" and fastest_precision(device) != "bf16":
-        print(f"warning: precision=bf16 is emulated on this {device.type}, and slower than fp32", file=sys.stderr)
-    if config.env.demonstrations is not None and not needs_demonstrations(config):
-        used = f"algorithm={config.algorithm} uses no demonstrations"
-        print(f"warning: env.demonstrations={config.env.demonstrations}: {used}", file=sys.stderr)
+    for warning in _warnings(config, device):
+        print(f"warning: {warning}", file=sys.stderr)
     spaces = spaces_of(config.env.id, config.imitation.absorbing)
     check_spaces(config, spaces)
     reinforcement, imitation_options = config.reinforcement, config.imitation
@@ -102,6 +97,17 @@ def build(config: Config) -> Parts:
     elif config.steps:
         phases.append(_interaction(config, spaces, learner, imitation, demonstrations))
     return Parts(spaces, context, learner, imitation, demonstrations, phases)
+
+
+def _warnings(config: Config, device: torch.device) -> Iterator[str]:
+    """What is allowed, but perhaps not meant."""
+    first = config.training.interval if learner_class(config).on_policy else config.training.start
+    if 0 < config.steps < first and imitation_class(config).provides_rewards:
+        yield f"steps={config.steps} update nothing: the first update is at step {first}"
+    if config.precision == "bf16" and fastest_precision(device) != "bf16":
+        yield f"precision=bf16 is emulated on this {device.type}, and slower than fp32"
+    if config.env.demonstrations is not None and not needs_demonstrations(config):
+        yield f"env.demonstrations={config.env.demonstrations}: algorithm={config.algorithm} uses no demonstrations"
 
 
 def _interaction(

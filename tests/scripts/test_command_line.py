@@ -13,7 +13,6 @@ import pytest
 from conf.errors import UserError
 from scripts.command_line import Parser, check_output, duration, exit_status
 
-
 ROOT = Path(__file__).resolve().parents[2]
 
 

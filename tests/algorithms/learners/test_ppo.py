@@ -41,7 +41,9 @@ def make_ppo(
     settings = TrainingConfig(
         **{"start": 0, "interval": ROWS, "batch_size": 4, "learning_rate": 1e-2, **(training or {})}
     )
-    return PPO(config, settings, imitation or ImitationConfig(), make_context(seeds, **{"num_envs": ENVS, **(context or {})}))
+    return PPO(
+        config, settings, imitation or ImitationConfig(), make_context(seeds, **{"num_envs": ENVS, **(context or {})})
+    )
 
 
 def rollout(ppo: PPO, seed: int = 0, **fields: Any) -> Batch:
