@@ -39,7 +39,7 @@ class Batch:
     next_observations: Float[Tensor, "runs batch observation"]
     terminated: Float[Tensor, "runs batch"]
     truncated: Float[Tensor, "runs batch"]
-    weights: Float[Tensor, "runs batch"]  # importance weights: 1, or 1 / subsample for absorbing rows that were kept
+    weights: Float[Tensor, "runs batch"]  # 1, or 1 / subsample of the absorbing rows that thinning keeps by force
     collected_at: Float[Tensor, "runs batch"]  # environment step of collection; negative for demonstrations
     absorbing: Float[Tensor, "runs batch"]  # is the observation the absorbing state?
     next_absorbing: Float[Tensor, "runs batch"]  # is the successor the absorbing state?

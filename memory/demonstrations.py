@@ -266,8 +266,9 @@ def _check(trajectory: Trajectory, spaces: Spaces, state_only: bool) -> None:
     if trajectory.actions is not None:
         if trajectory.discrete != spaces.discrete:
             found, expected = ("discrete", "continuous")[:: 1 if trajectory.discrete else -1]
+            expected += " ones" if trajectory.discrete else " ones, integers from 0"
             raise UserError(
-                f"the actions of the demonstrations are {found}; the environment expects {expected} ones: they "
+                f"the actions of the demonstrations are {found}; the environment expects {expected}: they "
                 "come from another environment"
             )
         if spaces.discrete and not 0 <= trajectory.actions.min() <= trajectory.actions.max() < spaces.action_size:

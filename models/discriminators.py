@@ -28,7 +28,7 @@ class DiscriminatorConfig(MLPConfig):
     reward_shaping: bool = False  # add a learned potential difference (Fu et al. 2018)
     reward_depth: int = ranged(0, 0)  # hidden layers of the reward beside that potential; 0: it is linear
     subtract_log_policy: bool = False  # logit f(s, a) - log pi(a|s) (Fu et al. 2018)
-    reward_function: str = choice("AIRL", "AIRL", "FAIRL", "GAIL", "f")  # f: without log pi, which is for logits alone
+    reward_function: str = choice("AIRL", "AIRL", "FAIRL", "GAIL", "f")  # f: the logit before log pi is subtracted
     normalise_inputs: bool = False  # by the running mean and variance of what it is trained on
 
 

@@ -106,8 +106,8 @@ class KeptRun:
 
     @property
     def steps_per_second(self) -> float:
-        found = known(self.result.get("steps_per_second"))
-        return math.nan if found is None else float(found)
+        """Of the last phase, over the whole run; NaN where it did not finish."""
+        return self.seeds[0].final.step / self.wall_seconds if known(self.result.get("wall_seconds")) else math.nan
 
     @property
     def own_overrides(self) -> dict[str, str]:

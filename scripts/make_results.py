@@ -46,7 +46,8 @@ Written by `python scripts/make_results.py` from the raw files in [results/](res
   infinitely late, and in brackets how many got there. Seconds begin when everything is loaded; before that, starting
   a program takes some more, about five on a slow machine.
 - Runs that did not finish are marked, and nothing is known of their demonstrations' return.
-- *wall s* and *steps/s*: of the whole program with its evaluations, mean over programs; steps are those of each seed.
+- *wall s* and *steps/s*: of the whole program with its evaluations, mean over programs; steps are those of each seed
+  in the last phase.
 """
 UNINTERESTING = ("evaluation.", "checkpoint.")  # options that do not name a row in pictures
 COLUMNS = (

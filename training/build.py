@@ -45,7 +45,7 @@ class Parts:
         return self.demonstrations.mean_return if self.demonstrations else None
 
 
-def current_device(name: str) -> torch.device:
+def use_device(name: str) -> torch.device:
     """The device; a GPU with a number also becomes the one that is meant where none is named."""
     device = torch.device(name)
     if device.type == "cuda" and device.index is not None:
@@ -59,10 +59,10 @@ def build(config: Config) -> Parts:
     Raises:
         UserError: an environment, a device or a demonstration file is not what the run needs.
     """
-    device = current_device(config.device)
-    for warning in _warnings(config, device):
-        print(f"warning: {warning}", file=sys.stderr)
+    device = use_device(config.device)
     spaces = spaces_of(config.env.id, config.imitation.absorbing)
+    for warning in _warnings(config, device, spaces):
+        print(f"warning: {warning}", file=sys.stderr)
     check_spaces(config, spaces)
     reinforcement, imitation_options = config.reinforcement, config.imitation
     demonstrations = None
@@ -99,7 +99,7 @@ def build(config: Config) -> Parts:
     return Parts(spaces, context, learner, imitation, demonstrations, phases)
 
 
-def _warnings(config: Config, device: torch.device) -> Iterator[str]:
+def _warnings(config: Config, device: torch.device, spaces: Spaces) -> Iterator[str]:
     """What is allowed, but perhaps not meant."""
     first = config.training.interval if learner_class(config).on_policy else config.training.start
     if 0 < config.steps < first and imitation_class(config).provides_rewards:
@@ -108,6 +108,8 @@ def _warnings(config: Config, device: torch.device) -> Iterator[str]:
         yield f"precision=bf16 is emulated on this {device.type}, and slower than fp32"
     if config.env.demonstrations is not None and not needs_demonstrations(config):
         yield f"env.demonstrations={config.env.demonstrations}: algorithm={config.algorithm} uses no demonstrations"
+    if spaces.horizon is None:
+        yield f"env.id={config.env.id} has no time limit (max_episode_steps): evaluations wait for ends of episodes"
 
 
 def _interaction(
@@ -205,9 +207,8 @@ def load_demonstrations(config: Config, spaces: Spaces) -> tuple[Spaces, Demonst
         spaces = spaces.normalised(*statistics)
         demonstrations = make(spaces=spaces)
     if demonstrations.state_only and not config.imitation.state_only:
-        raise UserError(
-            f"env.demonstrations={path} holds no actions: set imitation.state_only=true, or give a file with actions"
-        )
+        advice = "set imitation.state_only=true, or " if imitation_class(config).provides_rewards else ""
+        raise UserError(f"env.demonstrations={path} holds no actions: {advice}give a file with actions")
     if demonstrations.clipped_share:
         share = f"{demonstrations.clipped_share:.1%} of the action values in {path}"
         print(f"warning: {share} lie outside the action space and are clipped", file=sys.stderr)

@@ -42,6 +42,8 @@ def load(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is missing, damaged, or of another format.
     """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: expected a file that a run has written, as policy.pt")
     if not path.is_file():
         raise UserError(f"there is no {path.name} in {path.parent}: expected a file that a run has written")
     try:

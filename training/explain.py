@@ -54,6 +54,8 @@ def check_overrides(overrides: list[Override], several: bool) -> None:
         if key in seen and key in GROUPS:  # of other keys the last one counts, as everywhere in Hydra
             raise UserError(f"{key} is given twice, {seen[key].input_line} and {text}: expected it once")
         seen[key] = override
+        if key == "hydra.run.dir":
+            raise UserError(f"{text} has no effect: results go to a new folder in output_folder=<folder>")
         if key == "hydra" or key.startswith(("hydra.", "hydra/")):
             continue
         _check_key(override, key, text)
@@ -63,7 +65,7 @@ def check_overrides(overrides: list[Override], several: bool) -> None:
         else:
             _check_choice(key, override.value(), text)
     if several and "resume" in seen:
-        raise UserError("resume goes on with one run: leave -m out")
+        raise UserError("resume goes on with one run: expected it with train.py and without -m")
 
 
 def _check_key(override: Override, key: str, text: str) -> None:

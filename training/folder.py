@@ -1,4 +1,4 @@
-"""What a run leaves behind: its folder, status, tables and TensorBoard events. Nothing is ever overwritten."""
+"""A run's folder, which is never another run's, and in it status and tables."""
 
 import csv
 import importlib.metadata

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 import signal
 import sys
 import time
@@ -165,7 +166,7 @@ class Loop:
         """Stop before a damaged state replaces a good one."""
         for name, value in metrics.items():
             if not torch.isfinite(value).all():
-                raise TrainingError(f"{name} is not finite at step {self.step} (NaN rewards: were they relabelled?)")
+                raise TrainingError(f"{name} is not finite at step {self.step} (is a reward not finite?)")
         for module in (self.parts.learner, self.parts.imitation):
             for name, parameter in module.named_parameters():
                 if not torch.isfinite(parameter).all():
@@ -234,6 +235,8 @@ class Loop:
         def note(number: int, frame: object) -> None:
             if self.signal_number and number == signal.SIGINT:
                 raise RunInterruptedError(number, self.folder)
+            if number == signal.SIGINT:  # not by print: it may be in the middle of one
+                os.write(2, b"\nstopping behind this step or evaluation; Ctrl-C again does not wait\n")
             self.signal_number = number
 
         previous = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}

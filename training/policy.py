@@ -1,9 +1,13 @@
-"""Trained policies on their own: small files that load without running anything that they contain."""
+"""Trained policies on their own: small files that load without running anything that they contain.
+
+They act in float32, whatever precision they were trained with.
+"""
 
 import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -27,18 +31,20 @@ class SavedPolicy:
     spaces: Spaces
 
     @torch.no_grad()
-    def greedy(self, observations: Float[Tensor, "runs batch observation"]) -> Float[Tensor, "runs batch action"]:
+    def greedy(
+        self, observations: Float[Tensor, "runs batch observation"] | Float[np.ndarray, "runs batch observation"]
+    ) -> Float[Tensor, "runs batch action"]:
         """Actions in the learner's units for the environment's own observations, the same number for each seed."""
-        return self.actor.greedy(self.spaces.observe(observations.cpu().numpy()))
+        return self.actor.greedy(self.spaces.observe(torch.as_tensor(observations).cpu().numpy()))
 
 
-def load_policy(path: Path) -> SavedPolicy:
+def load_policy(path: str | Path) -> SavedPolicy:
     """Read a policy file.
 
     Raises:
         UserError: the file is missing, damaged, or not a policy.
     """
-    content = checkpoint.load(path)
+    content = checkpoint.load(Path(path))
     try:
         policy = _policy(content)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:

@@ -14,7 +14,7 @@ def fastest_precision(device: torch.device) -> str:
 
 def _has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        return torch.cuda.get_device_capability(device)[0] >= 8  # of this GPU, and not of the current one
     if not torch.backends.mkldnn.is_available():
         return False
     if platform.machine() in ("aarch64", "arm64"):

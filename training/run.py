@@ -29,6 +29,7 @@ CHANGEABLE = (
     "render",
     "output_folder",
     "env.demonstrations",  # where they are: what they are is compared with the checkpoint
+    "env.threads",
     "resume",
 )
 CHOICES = ("algorithm", "env.name", "env.id")  # other keys follow from them: named first

@@ -114,13 +114,14 @@ def _trajectories(table: dict[str, np.ndarray], path: Path) -> tuple[list[Trajec
     seeds = _seeds(table["seed"], path) if "seed" in table else None
     numbers(table["episode"], 1, path, "episode")  # NaN differs from itself: every row would be an episode
     starts = np.flatnonzero(np.diff(table["episode"], prepend=np.nan) != 0)
-    trajectories = []
+    trajectories, dropped = [], 0
     for start, stop in zip(starts, [*starts[1:], len(observations)], strict=True):
         ended = bool(terminated[stop - 1])
         if terminated[start : stop - 1].any():
             row = start + terminated[start:stop].argmax()
             raise refuse(path, f", 'terminated', row {row}: 1 within an episode", "1 in its last row only")
         end = stop if ended or successors is not None else stop - 1
+        dropped += stop - end
         if end == start:
             continue
         following = np.concatenate([observations[start + 1 : stop], observations[stop - 1 : stop]])
@@ -137,8 +138,12 @@ def _trajectories(table: dict[str, np.ndarray], path: Path) -> tuple[list[Trajec
         )
     if not trajectories:
         raise refuse(path, " hold no complete episode", "at least one of two rows")
-    notes = () if "terminated" in table else ("there is no column 'terminated': all episodes count as cut",)
-    return trajectories, notes
+    notes = [] if "terminated" in table else ["there is no column 'terminated': all episodes count as cut"]
+    if dropped:
+        short = len(starts) - len(trajectories)
+        left_out = f"{dropped} last rows are left out" + (f", {short} episodes of one row with them" if short else "")
+        notes.append(f"there are no columns next_observation_0 ...: the next row's are taken, and {left_out}")
+    return trajectories, tuple(notes)
 
 
 def _seeds(values: np.ndarray, path: Path) -> np.ndarray:

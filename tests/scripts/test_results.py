@@ -46,7 +46,7 @@ def make_run(folder: Path, seed: int = 0, runs: int = 1, **changed: Any) -> Path
         "demonstration_return": settings["demonstrations"],
         "references": {"expert": 1000.0, "random": 0.0, "source": "worked out"},
         "wall_seconds": 72.0,
-        "steps_per_second": 100.0,
+        "steps_per_second": 97.2,
     }
     if settings["state"] == "finished":
         (folder / "result.json").write_text(json.dumps(result))
@@ -249,11 +249,11 @@ def test_tables(tmp_path: Path) -> None:
     assert f"1. `{command}`\n2. `{command.replace('1.0', '3.0')}`\n" in text
     # Final 1000 and 600: mean 800, deviation 400 / sqrt(2). Last five 870 and (200 + 300 + 400 + 880 + 600) / 5 = 476.
     returns = ["2", "7,000", "1000.0", "800.0 +- 282.8", "0.800 +- 0.283", "673.0 +- 278.6", "940.0 +- 84.9"]
-    rest = ["0.80", "0.94", "never (1 of 2)", "never (1 of 2)", "72", "100"]
+    rest = ["0.80", "0.94", "never (1 of 2)", "never (1 of 2)", "72", "97"]
     assert cells(text, "| **1** | 2 |")[1:] == returns + rest
     single = ["1", "7,000", "1000.0", "1000.0", "1.000", "870.0", "1000.0", "1.00", "1.00", "30 (1 of 1)"]
     assert cells(text, "| **2** | 1 |")[1:11] == single
-    seeds = ["1", "7,000", "600.0", "0.600", "476.0", "880.0", "6,000", "never", "never", "72", "100"]
+    seeds = ["1", "7,000", "600.0", "0.600", "476.0", "880.0", "6,000", "never", "never", "72", "97"]
     assert cells(text, "| **1** | [GAIL_hopper_1]")[2:] == seeds
     assert "- Note on GAIL_hopper_0_2: a note\n" in text
     assert "score 1 is a return of 1000.0, score 0 one of 0.0 (worked out)" in text

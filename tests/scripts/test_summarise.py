@@ -68,6 +68,12 @@ def test_environments_of_different_kinds_are_not_mixed(tmp_path: Path) -> None:
     assert "| pendulum | 2 | 0.400 |" in text
 
 
+def test_threads_of_a_simulator_make_no_group(tmp_path: Path) -> None:
+    written_run(tmp_path / "a", {0: [0.1]})
+    written_run(tmp_path / "b", {1: [0.3]}, "env.threads=2")
+    assert "| 2 | 0.200 |" in summarise.summarise([tmp_path], tmp_path / "report", "final")
+
+
 def test_labels_tell_groups_apart_without_telling_all(tmp_path: Path) -> None:
     few = ("training.learning_rate=0.1", "training.batch_size=8", "steps=5")
     written_run(tmp_path / "few" / "a", {0: [0.1]})

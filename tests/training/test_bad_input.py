@@ -33,6 +33,7 @@ SYNTAX: list[tuple[str, list[str]]] = [
     ("algorithm=SAC env=hopper env=ant", ["env is given twice", "env=hopper", "env=ant"]),
     ("algorithm=SAC algorithm=GAIL", ["algorithm is given twice"]),
     ("-m algorithm=SAC resume=somewhere", ["resume", "-m"]),
+    ("algorithm=SAC hydra.run.dir=x", ["hydra.run.dir=x has no effect", "output_folder=<folder>"]),
     ("-m algorithm=SAC seed=1,2 --cfg job", ["--cfg", "leave -m out"]),
 ]
 

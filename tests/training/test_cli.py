@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import gymnasium
 import pytest
 from omegaconf import OmegaConf
 
@@ -131,3 +132,15 @@ def test_a_resumed_run_records_what_it_was_last_asked_for(tmp_path: Path) -> Non
         assert OmegaConf.load(folder / ".hydra" / "config.yaml").steps == steps
         assert json.loads((folder / "status.json").read_text())["step"] == steps
     assert run_folders(outputs) == [folder]
+
+
+def test_an_environment_without_a_time_limit(tmp_path: Path) -> None:
+    gymnasium.register("Endless-v0", "gymnasium.envs.classic_control.pendulum:PendulumEnv")
+    try:
+        options = ("algorithm=BC", "learner=ppo", "env.id=Endless-v0", "env.demonstrations=absent.hdf5")
+        outcome = run(*options, f"output_folder={tmp_path}")
+    finally:
+        del gymnasium.registry["Endless-v0"]
+    first, second = outcome.error.splitlines()
+    assert first.startswith("warning: env.id=Endless-v0 has no time limit (max_episode_steps)")
+    assert "absent.hdf5" in second

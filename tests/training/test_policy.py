@@ -40,6 +40,7 @@ def test_a_saved_policy_acts_as_before(loop: Loop) -> None:
     observations = torch.randn(2, 7, 11)
     expected = loop.parts.learner.act(append_bit(observations), greedy=True)
     assert torch.equal(policy.greedy(observations), expected)
+    assert torch.equal(policy.greedy(observations.numpy()), expected)
     assert not torch.equal(expected[0], expected[1])
     assert (policy.environment_id, policy.algorithm, policy.seeds) == ("Hopper-v4", "GAIL", (5, 6))
     assert policy.spaces.absorbing
@@ -90,7 +91,7 @@ def test_without_demonstrations_statistics_are_running(learner: str, tmp_path: P
     rows = torch.cat(seen, 1)
     assert policy.normaliser is not None
     assert policy.normaliser.count.tolist() == [40, 40]
-    assert torch.allclose(policy.normaliser.mean[..., :11], rows.mean(1, keepdim=True), atol=1e-5)
+    assert torch.allclose(policy.normaliser.mean[..., :11], rows.double().mean(1, keepdim=True), atol=1e-5)
     saved = load_policy(save(loop))
     raw = torch.from_numpy(interaction.envs.backend.observations).view(*interaction.envs.shape, -1)
     assert torch.equal(saved.greedy(raw), loop.parts.learner.act(interaction.envs.observations, greedy=True))

@@ -47,8 +47,8 @@ def test_presets_compose(preset: str) -> None:
     overrides = (f"algorithm={algorithm}", f"optimised_hyperparameters={preset}")
     planned("0", overrides)  # which refuses presets of other algorithms
     config = configured(*overrides)
-    expected = {"fast": 5, "expert": 0}
-    assert config.imitation.trajectories == (expected[rest] if rest in expected else int(rest))
+    own = {"GAIL_fast": 5, "SAC_expert": 0, "BC_fast": 0}.get(f"{algorithm}_{rest}")
+    assert config.imitation.trajectories == (int(rest) if own is None else own)
 
 
 @pytest.mark.parametrize(("algorithm", "trajectories"), PUBLISHED)

@@ -34,6 +34,8 @@ def train_sweep(arguments: Sequence[str]) -> int:
 def train_everywhere(arguments: Sequence[str]) -> int:
     """`train_all.py`: exit status."""
     options = _options(arguments)
+    if options.cfg or options.info:
+        raise UserError("train_all.py does not print configurations: python train.py algorithm=<name> --cfg job does")
     register_schemas()
     typed = parse_overrides(options.overrides)
     if options.multirun or _is_optimisation(typed):

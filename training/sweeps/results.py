@@ -99,13 +99,17 @@ class SeedResult:
     @cached_property
     def group(self) -> str:
         """The same for runs that share everything but the seed."""
-        return json.dumps({k: v for k, v in self.config.items() if k not in UNGROUPED}, sort_keys=True, default=str)
+        return self._compared(())
 
     @cached_property
     def group_over_environments(self) -> str:
         """The same for runs that share everything but seed and environment."""
+        return self._compared(IDENTITY)
+
+    def _compared(self, ignored: Sequence[str]) -> str:
+        """Of the configuration, without what changes no number and, of the environment, what is ignored."""
         compared = {k: v for k, v in self.config.items() if k not in UNGROUPED}
-        compared["env"] = {k: v for k, v in self.config["env"].items() if k not in IDENTITY}
+        compared["env"] = {k: v for k, v in self.config["env"].items() if k not in ("threads", *ignored)}
         return json.dumps(compared, sort_keys=True, default=str)
 
 

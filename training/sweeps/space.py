@@ -54,12 +54,15 @@ class Space:
 def search_space(name: str | None, algorithm: str, typed: Sequence[Override]) -> tuple[Space, list[str]]:
     """The space in conf/hyperparameter_search_space/<name>.yaml with what was typed in its place, and what is left.
 
-    Without a name it is the one called like the algorithm; `none` searches what is typed alone.
+    Without a name it is the one called like the algorithm, and like the learner where that is typed and has one of its
+    own; `none` searches what is typed alone.
 
     Raises:
         UserError: the file, a key or a range is wrong, or there is nothing to search.
     """
-    lines = {} if name == "none" else read_file(name or algorithm)
+    learner = next((override.value() for override in typed if override.key_or_group == "learner"), None)
+    own = f"{algorithm}_{learner}"
+    lines = {} if name == "none" else read_file(name or (own if (FOLDER / f"{own}.yaml").is_file() else algorithm))
     others = [override for override in typed if not override.is_sweep_override()]
     for override in others:
         lines.pop(override.key_or_group, None)

@@ -224,6 +224,9 @@ def test_tables_with_less_than_we_write(tmp_path: Path) -> None:
     assert [t.next_observations[:, 0].tolist() for t in content.trajectories] == [[1, 2], [6]]
     assert content.trajectories[0].discrete and not content.trajectories[0].terminated
     assert "no column 'terminated'" in content.notes[0]
+    assert content.notes[1].endswith("the next row's are taken, and 2 last rows are left out")
+    path.write_text("episode,observation_0\n1,0\n2,1\n3,2\n3,3\n")
+    assert read(path).notes[1].endswith("3 last rows are left out, 2 episodes of one row with them")
     path.write_text("episode,observation_0,action,terminated\n7,0,1.5,0\n7,1,0,1\n")
     (one,) = read(path).trajectories
     assert one.actions is not None and one.actions.tolist() == [[1.5], [0]] and one.terminated

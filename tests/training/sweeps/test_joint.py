@@ -92,6 +92,8 @@ def test_environments_are_added_with_the_settings_of_the_others(tmp_path: Path) 
         ("algorithm=BC env.id=Hopper-v4", ["env.id", "env=<name>"]),
         ("algorithm=BC trials=3", ["trials", "expected one of"]),
         ("algorithm=BC --install", ["--install", "add -m"]),
+        ("algorithm=BC --cfg job", ["does not print configurations", "train.py algorithm=<name> --cfg job"]),
+        ("resume=somewhere", ["resume goes on with one run", "train.py"]),
     ],
 )
 def test_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: str, words: list[str]) -> None:

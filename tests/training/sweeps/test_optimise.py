@@ -62,6 +62,16 @@ def test_a_space_from_file_and_command_line() -> None:
     check_ends(space, rest)
 
 
+def test_a_learner_has_a_space_of_its_own() -> None:
+    for typed, expected in (
+        (["learner=ppo"], "GAIL_ppo"),
+        (["learner=sac"], "GAIL"),
+        ([], "GAIL"),
+    ):
+        assert search_space(None, "GAIL", parse_overrides(typed))[0] == search_space(expected, "GAIL", [])[0]
+    assert search_space("GAIL", "GAIL", []) != search_space("GAIL_ppo", "GAIL", [])
+
+
 def test_a_space_may_rest_on_another_and_fix_values() -> None:
     space, _ = search_space(None, "DRIL", parse_overrides(["algorithm=DRIL"]))
     assert Choice("training.start", (1000, 10000)) in space.parameters
