@@ -21,7 +21,7 @@ class AdamW(torch.optim.AdamW):
     add_param_group = inspect.unwrap(torch.optim.AdamW.add_param_group)
     state_dict = inspect.unwrap(torch.optim.AdamW.state_dict)
     load_state_dict = inspect.unwrap(torch.optim.AdamW.load_state_dict)
-    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))  # that they may be differentiated is wrapped, too
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))  # the wrapper that is gone does this, too
 
     def _accelerator_graph_capture_health_check(self) -> None:
         """Nothing is captured here, and to ask would begin to use the first GPU in runs on the CPU, too."""

@@ -29,11 +29,11 @@ class RunningNorm(nn.Module):
     @property
     def rates(self) -> Float[Tensor, "runs 1 features"]:
         """By which what it knows of a row is multiplied."""
-        return torch.rsqrt(self.variance + EPSILON).float()
+        return torch.rsqrt(self.variance + EPSILON)
 
     def forward(self, rows: Float[Tensor, "runs batch feature"]) -> Float[Tensor, "runs batch feature"]:
         features = self.mean.shape[-1]
-        known = (rows[..., :features] - self.mean.float()) * self.rates
+        known = (rows[..., :features] - self.mean.to(rows.dtype)) * self.rates.to(rows.dtype)
         return known if rows.shape[-1] == features else torch.cat([known, rows[..., features:]], -1)
 
     @torch.no_grad()
