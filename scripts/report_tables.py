@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from training.folder import read_status
 from training.pictures import STEP_LABELS
 from training.sweeps import statistics as robust
 from training.sweeps.results import NO_SCORE, SeedResult, grouped, labels, left_out
@@ -106,7 +107,11 @@ class Report:
     @cached_property
     def unread(self) -> list[tuple[str, str]]:
         """Folders of which nothing but the name is known, and why."""
-        found = [(self.shown(path), "incomplete (its configuration cannot be read)") for path in self.damaged]
+        found = []
+        for path in self.damaged:
+            error = read_status(path).get("error")  # of a job that was refused before it had a configuration
+            why = f"failed: {error}" if error else "its configuration cannot be read"
+            found.append((self.shown(path), f"incomplete ({why})"))
         for path in self.missing:
             why = "the plan of this sweep cannot be read" if path.is_file() else "incomplete (never begun)"
             found.append((self.shown(path), why))

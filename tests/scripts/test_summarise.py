@@ -11,7 +11,7 @@ import pytest
 
 from scripts import print_plot_sweep_results, summarise
 from tests.training.sweeps.helpers import written_run
-from training.folder import read_table
+from training.folder import mark_ended, read_table
 from training.sweeps.plan import GRID, Job, Plan
 from training.sweeps.trials import Record, Trial
 
@@ -24,6 +24,8 @@ def test_a_report_of_a_mixture(tmp_path: Path, capsys: pytest.CaptureFixture[str
     written_run(tmp_path / "runs" / "other", {7: [1.5]}, "env=hopper", "steps=7")
     (tmp_path / "runs" / "half").mkdir()
     (tmp_path / "runs" / "half" / "status.json").write_text("{")
+    (tmp_path / "runs" / "refused").mkdir()  # a job of a sweep, before it had a configuration
+    mark_ended(tmp_path / "runs" / "refused", "failed", "no such file")
     assert summarise.main([str(tmp_path / "runs"), "--output", str(tmp_path / "report")]) == 0
     text = capsys.readouterr().out
     assert text.strip() == (tmp_path / "report.md").read_text().strip()
@@ -36,9 +38,10 @@ def test_a_report_of_a_mixture(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "| SAC pendulum | 0 | another run of this seed is counted | runs/again |" in text
     assert "| SAC hopper steps=1000000 | 6 | incomplete (failed: no disk) | runs/lost |" in text
     assert "| - | - | incomplete (its configuration cannot be read) | runs/half |" in text
+    assert "| - | - | incomplete (failed: no such file) | runs/refused |" in text
     assert "fewer than 5 seeds" in text
     rows = read_table(tmp_path / "report.csv")
-    assert len(rows) == 9
+    assert len(rows) == 10
     assert {row["score"] for row in rows if row["state"] == "failed"} == {""}
     assert [row["run"] for row in rows if not row["left_out"]] == ["runs/a"] * 4 + ["runs/b", "runs/other"]
     assert summarise.main([str(tmp_path / "runs"), "--output", str(tmp_path / "best"), "--measure", "best"]) == 0
