@@ -28,6 +28,7 @@ from training.evaluation import Evaluator
 from training.folder import Status
 from training.phases import Phase
 from training.records import Records
+from training.signals import answered_by
 
 
 class RunInterruptedError(KeyboardInterrupt):
@@ -239,9 +240,5 @@ class Loop:
                 os.write(2, b"\nstopping behind this step or evaluation; Ctrl-C again does not wait\n")
             self.signal_number = number
 
-        previous = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
+        with answered_by(note):
             yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)

@@ -18,6 +18,7 @@ from training.config import Config
 from training.folder import mark_ended, new_folder, read_status, running_process, sweep_folder, write_atomically
 from training.loop import RunInterruptedError
 from training.phases import Interaction
+from training.signals import answered_by
 
 # What may differ between a run and its continuation; nothing of it changes what has been computed so far.
 CHANGEABLE = (
@@ -105,12 +106,8 @@ def _ended_by_signals(folder: Path) -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise RunInterruptedError(number, folder)
 
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
+    with answered_by(stop):
         yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _has_begun(folder: Path) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from conf.errors import UserError
 from training.folder import mark_ended
+from training.signals import SIGNALS, answered_by
 from training.sweeps.launchers import Launcher
 from training.sweeps.plan import Job
 from training.sweeps.states import LiveTable, job_state
@@ -85,13 +86,9 @@ def interruptible(sweep: Path) -> Iterator[None]:
     """SIGTERM and Ctrl-C raise SweepInterruptedError."""
 
     def stop(number: int, frame: object) -> None:
-        for ignored in previous:
+        for ignored in SIGNALS:
             signal.signal(ignored, signal.SIG_IGN)  # jobs are writing their checkpoints
         raise SweepInterruptedError(number, sweep)
 
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
+    with answered_by(stop):
         yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
